@@ -1,0 +1,3 @@
+"""JAX training stack for biomedical vision-language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,128 @@
+"""The boundary of Flax NNX: modules describe, everything that runs sees nested dicts of arrays.
+
+Used of NNX: `Module`, `Param`, `Rngs` during construction, `split`/`merge`. Not used: its jit, grad,
+scan, optimizers, and state that changes in a call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from biomedgpt_jax.core.types import AxesTree, Params
+
+Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+M = TypeVar("M", bound=nnx.Module)
+
+
+class Remat(Enum):
+    """What the backward pass of a scanned layer recomputes."""
+
+    NONE = "none"
+    DOTS = "dots"  # keep the results of matrix products without a batch dimension
+    FULL = "full"
+
+
+def param(
+    rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Initializer
+) -> nnx.Param:
+    """A float32 parameter that declares its logical axes where it is made."""
+    if len(shape) != len(axes):
+        raise ValueError(f"Shape {shape} has {len(shape)} dimensions, axes {axes} name {len(axes)}.")
+    return nnx.Param(init(rngs.params(), shape, jnp.float32), out_sharding=axes, eager_sharding=False)
+
+
+@dataclass(frozen=True)
+class Functional(Generic[M]):
+    """A module constructor turned into pure functions over nested dicts."""
+
+    construct: Callable[[nnx.Rngs], M]
+
+    def init(self, key: jax.Array) -> Params:
+        """Float32 parameters; traceable, so it can run under jit with output shardings."""
+        return _to_dict(
+            nnx.state(self.construct(nnx.Rngs(params=key))), lambda variable: variable.get_value()
+        )
+
+    def axes(self) -> AxesTree:
+        """Logical axes of each parameter, as a tree like the parameters."""
+        return _to_dict(self._abstract[1], lambda variable: variable.get_metadata()["out_sharding"])
+
+    def bind(self, params: Params) -> M:
+        """The module with these parameters; call it inside a pure function and let it go.
+
+        Raises:
+            ValueError: `params` has other keys than the module.
+        """
+        graph, state = self._abstract
+        return nnx.merge(graph, _from_dict(state, params))
+
+    @cached_property
+    def _abstract(self) -> tuple[Any, Any]:
+        return nnx.split(nnx.eval_shape(lambda: self.construct(nnx.Rngs(params=0))))
+
+
+def stack(make_block: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M:
+    """`count` copies of a block as one module whose parameters carry a leading `layers` axis."""
+    graph = nnx.graphdef(nnx.eval_shape(lambda: make_block(nnx.Rngs(params=0))))
+    keys = jax.random.split(rngs.params(), count)
+    stacked = jax.vmap(lambda key: nnx.state(make_block(nnx.Rngs(params=key))))(keys)
+    for _, variable in nnx.to_flat_state(stacked):
+        variable.set_metadata(out_sharding=("layers", *variable.get_metadata()["out_sharding"]))
+    return nnx.merge(graph, stacked)
+
+
+def scan(
+    stacked: M,
+    step: Callable[[M, Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: Any = None,
+    *,
+    remat: Remat = Remat.NONE,
+    stop: int | None = None,
+) -> tuple[Any, Any]:
+    """Runs `step(block, carry, x) -> (carry, y)` over the first `stop` layers by one `lax.scan`."""
+    graph, state = nnx.split(stacked)
+    state = jax.tree.map(lambda leaf: leaf[:stop], state)
+
+    def body(carry: Any, slices: Any) -> tuple[Any, Any]:
+        block_state, x = slices
+        return step(nnx.merge(graph, block_state), carry, x)
+
+    return jax.lax.scan(_checkpointed(body, remat), carry, (state, xs))
+
+
+def _checkpointed(body: Callable, remat: Remat) -> Callable:
+    if remat is Remat.NONE:
+        return body
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat is Remat.DOTS else None
+    # Inside a scan the loop itself keeps XLA from merging the recomputation away.
+    return jax.checkpoint(body, policy=policy, prevent_cse=False)
+
+
+def _to_dict(state: Any, leaf: Callable[[Any], Any]) -> dict[str, Any]:
+    return {
+        str(name): leaf(node) if isinstance(node, nnx.Variable) else _to_dict(node, leaf)
+        for name, node in state.items()
+    }
+
+
+def _from_dict(state: Any, params: Params) -> Any:
+    expected = {str(name): name for name in state}
+    if expected.keys() != params.keys():
+        raise ValueError(
+            f"Parameters do not match the module: expected {sorted(expected)}, found {sorted(params)}."
+        )
+    return nnx.State(
+        {
+            key: node.replace(params[name])
+            if isinstance(node, nnx.Variable)
+            else _from_dict(node, params[name])
+            for name, key, node in ((name, key, state[key]) for name, key in expected.items())
+        }
+    )

@@ -1,0 +1,50 @@
+"""The types that cross folders: what a batch, a model and a training state are.
+
+Axis letters: b rows, s tokens of a row, d model width, v vocabulary, i image slots of a row,
+h w pixels, m samples of a row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import jax
+from jaxtyping import Array, Float, Int, UInt8
+
+Params = dict[str, Any]  # nested dict, leaves are arrays
+AxesTree = dict[str, Any]  # the same nesting, leaves are tuples of logical axis names
+
+
+class Batch(TypedDict):
+    """One device batch; each row is a pack of samples (segment ids 1..k, 0 is padding)."""
+
+    tokens: Int[Array, "b s"]
+    targets: Int[Array, "b s"]  # the next token of the same segment
+    loss_weights: Float[Array, "b s"]  # 1 where the position predicts a supervised token
+    segment_ids: Int[Array, "b s"]
+    positions: Int[Array, "b s"]  # restart at 0 in each segment
+    image_index: Int[Array, "b s"]  # slot * tokens_per_image + k, or -1 for text
+    images: UInt8[Array, "b i h w 3"]  # empty slots are zeros
+
+
+@dataclass(frozen=True)
+class ModelFns:
+    """A model as pure functions over nested dicts; all that leaves `models/`."""
+
+    init: Callable[[jax.Array], Params]  # key -> float32 parameters
+    axes: Callable[[], AxesTree]
+    forward: Callable[[Params, Batch], jax.Array]  # -> hidden [b s d]
+    unembed: Callable[[Params, jax.Array], jax.Array]  # hidden [... d] -> float32 logits [... v]
+    prefill: Callable[[Params, Batch, int], tuple[jax.Array, Any]]  # -> logits [b v], cache
+    decode: Callable[[Params, jax.Array, Any], tuple[jax.Array, Any]]  # tokens [b] -> logits [b v], cache
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """What a step maps to itself. `frozen` passes through untouched."""
+
+    step: jax.Array  # int32 []
+    trainable: Params
+    frozen: Params
+    opt_state: Any

@@ -1,0 +1,61 @@
+"""Dense projections and embeddings, one weight per module (so that adapters can find it)."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from biomedgpt_jax.core.module import Initializer, param
+
+Axes = tuple[str | None, ...]
+
+
+class Linear(nnx.Module):
+    """Contracts the last `len(in_shape)` dimensions of the input with a kernel [*in_shape *out_shape]."""
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        *,
+        in_axes: Axes,
+        out_axes: Axes,
+        bias: bool,
+        init: Initializer,
+        rngs: nnx.Rngs,
+        bias_init: Initializer = jax.nn.initializers.zeros,
+    ):
+        self.kernel = param(rngs, (*in_shape, *out_shape), (*in_axes, *out_axes), init)
+        self.bias = param(rngs, out_shape, out_axes, bias_init) if bias else None
+        self.in_rank = len(in_shape)
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        kernel = self.kernel[...].astype(x.dtype)
+        ours = tuple(range(x.ndim - self.in_rank, x.ndim))
+        y = jax.lax.dot_general(x, kernel, ((ours, tuple(range(self.in_rank))), ((), ())))
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+    """A table [v d], read by row and, where tied, as the output head."""
+
+    def __init__(self, vocab_size: int, width: int, *, init: Initializer, rngs: nnx.Rngs):
+        self.embedding = param(rngs, (vocab_size, width), ("vocab", "embed"), init)
+
+    def __call__(self, ids: Int[Array, "..."], dtype: jnp.dtype) -> Float[Array, "... d"]:
+        return jnp.take(self.embedding[...], ids, axis=0).astype(dtype)
+
+    def attend(self, x: Float[Array, "... d"]) -> Float[Array, "... v"]:
+        return jnp.einsum("...d,vd->...v", x, self.embedding[...].astype(x.dtype))
+
+
+def torch_uniform(fan_in: int) -> Initializer:
+    """PyTorch's default for Linear weights and biases: uniform in +-1/sqrt(fan_in)."""
+    bound = 1 / math.sqrt(fan_in)
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init

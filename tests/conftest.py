@@ -1,0 +1,22 @@
+"""Set once, before jax is imported: 8 CPU devices, float32 matrix products at full precision."""
+
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with vqa_rad/: $BIOMEDGPT_DATA, or `shared/data` beside the checkout."""
+    folder = Path(os.environ.get("BIOMEDGPT_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "vqa_rad").is_dir():
+        pytest.skip(f"VQA-RAD is not at {folder}/vqa_rad; set BIOMEDGPT_DATA to test on it")
+    return folder
