@@ -1,0 +1,168 @@
+"""The conversion engine: rules are data, one table per family, and run in both directions.
+
+A rule says which tensor of theirs is which leaf of ours, and how the axes move, as an einops pattern:
+
+    Rule("layers.{layer}.self_attn.q_proj.weight", "layers/attention/q/kernel", "(h k) d -> d h k")
+
+`{layer}` stands for the index of the leading axis of our stacked leaf. A tuple of our leaves splits
+their tensor along the first axis on the right of the pattern (fused qkv, packed SwiGLU).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import einops
+import numpy as np
+
+from biomedgpt_jax.core.errors import RunError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    theirs: str
+    ours: str | tuple[str, ...]
+    pattern: str  # einops, theirs -> ours, without the layer axis
+
+
+def prefixed(rules: tuple[Rule, ...], *, theirs: str = "", ours: str = "") -> tuple[Rule, ...]:
+    """The same rules for a family that sits inside a bigger model."""
+    return tuple(
+        replace(
+            rule,
+            theirs=theirs + rule.theirs,
+            ours=ours + rule.ours if isinstance(rule.ours, str) else tuple(ours + path for path in rule.ours),
+        )
+        for rule in rules
+    )
+
+
+def import_tensors(
+    tensors: Mapping[str, np.ndarray],
+    rules: tuple[Rule, ...],
+    shapes: Mapping[str, Shape],
+    *,
+    where: str,
+    ignored: tuple[str, ...] = (),
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (our path, array) for every leaf in `shapes`, in the dtype of the source.
+
+    Args:
+        tensors: their names to arrays; may load lazily.
+        rules: all rules of the family.
+        shapes: our leaf paths to shapes, stacked layers with their leading axis.
+        where: the file or folder, for messages.
+        ignored: regular expressions of their keys that we knowingly do not take.
+
+    Raises:
+        RunError: missing, left-over or misshapen tensors, or a leaf without a rule; all are named.
+    """
+    active = _active(rules, shapes, where)
+    needed = {key for rule in active for key in _keys(rule, shapes)}
+    missing = sorted(needed - set(tensors))
+    extra = sorted(
+        key for key in set(tensors) - needed if not any(re.fullmatch(pattern, key) for pattern in ignored)
+    )
+    if missing or extra:
+        raise RunError(
+            f"{where}: the tensors do not fit the model.\n  missing: {_some(missing)}\n"
+            f"  not expected: {_some(extra)}\nCheck that the model named in the call is the one in this folder."
+        )
+    for rule in active:
+        yield from _to_ours(rule, tensors, shapes, where)
+
+
+def export_tensors(
+    leaves: Mapping[str, np.ndarray], rules: tuple[Rule, ...], *, where: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (their key, array) for every leaf; the exact inverse of `import_tensors`.
+
+    Raises:
+        RunError: a leaf has no rule.
+    """
+    shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    for rule in _active(rules, shapes, where):
+        left, right = _sides(rule)
+        for layer, key in enumerate(_keys(rule, shapes)):
+            stacked = "{layer}" in rule.theirs
+            parts = [leaves[path][layer] if stacked else leaves[path] for path in _paths(rule)]
+            ours = np.stack(parts) if isinstance(rule.ours, tuple) else np.asarray(parts[0])
+            sizes = dict(zip(right.split(), ours.shape, strict=True))
+            yield key, np.ascontiguousarray(_rearrange(ours, f"{right} -> {left}", sizes))
+
+
+def _to_ours(
+    rule: Rule, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], where: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    paths, stacked = _paths(rule), "{layer}" in rule.theirs
+    leaf = shapes[paths[0]][1:] if stacked else shapes[paths[0]]
+    target = (len(paths), *leaf) if isinstance(rule.ours, tuple) else leaf
+    left, right = _sides(rule)
+    sizes = dict(zip(right.split(), target, strict=True))
+    expected = _composed(left, sizes)
+    out: list[np.ndarray] = []
+    for layer, key in enumerate(_keys(rule, shapes)):
+        array = tensors[key]
+        if tuple(array.shape) != expected:
+            raise RunError(
+                f"{where}: tensor {key} has shape {tuple(array.shape)}, expected {expected} "
+                f"for {', '.join(paths)}. The configuration and the weights are of different models."
+            )
+        moved = _rearrange(array, f"{left} -> {right}", sizes)
+        if not out:
+            count = shapes[paths[0]][0]
+            out = [np.empty((count, *leaf) if stacked else leaf, array.dtype) for _ in paths]
+        for index, destination in enumerate(out):
+            part = moved[index] if isinstance(rule.ours, tuple) else moved
+            destination[layer if stacked else ...] = part
+    yield from zip(paths, out, strict=True)
+
+
+def _active(rules: tuple[Rule, ...], shapes: Mapping[str, Shape], where: str) -> list[Rule]:
+    """The rules whose leaves this model has; each leaf must have exactly one."""
+    active = [rule for rule in rules if all(path in shapes for path in _paths(rule))]
+    covered = [path for rule in active for path in _paths(rule)]
+    without = sorted(set(shapes) - set(covered))
+    twice = sorted({path for path in covered if covered.count(path) > 1})
+    if without or twice:
+        raise RunError(
+            f"{where}: the rule table does not fit.\n  leaves without a rule: {_some(without)}\n"
+            f"  leaves with two: {_some(twice)}"
+        )
+    return active
+
+
+def _keys(rule: Rule, shapes: Mapping[str, Shape]) -> list[str]:
+    if "{layer}" not in rule.theirs:
+        return [rule.theirs]
+    return [rule.theirs.replace("{layer}", str(i)) for i in range(shapes[_paths(rule)[0]][0])]
+
+
+def _paths(rule: Rule) -> tuple[str, ...]:
+    return (rule.ours,) if isinstance(rule.ours, str) else rule.ours
+
+
+def _sides(rule: Rule) -> tuple[str, str]:
+    left, right = rule.pattern.split("->")
+    return left.strip(), right.strip()
+
+
+def _rearrange(array: np.ndarray, pattern: str, sizes: dict[str, int]) -> np.ndarray:
+    named = {name: size for name, size in sizes.items() if not name.isdigit()}
+    return einops.rearrange(array, pattern, **named)
+
+
+def _composed(side: str, sizes: dict[str, int]) -> Shape:
+    """The shape that one side of a pattern means: "(h k) d" -> (h*k, d); a literal 1 is 1."""
+    groups = re.findall(r"\(([^)]*)\)|(\S+)", side)
+    names = [(inner or single).split() for inner, single in groups]
+    return tuple(int(np.prod([1 if n == "1" else sizes[n] for n in group], dtype=int)) for group in names)
+
+
+def _some(names: list[str], limit: int = 12) -> str:
+    if not names:
+        return "none"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
