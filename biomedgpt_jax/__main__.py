@@ -1,0 +1,76 @@
+"""The command line: `biomedgpt VERB [flags]`. Exit codes: 0 done, 1 the work failed, 2 the call was wrong."""
+
+import importlib
+import sys
+import traceback
+
+from absl import flags
+
+from biomedgpt_jax.core.errors import RunError, UsageError
+from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.verbs import command_line
+
+VERBS = {
+    "prepare": "turn a data set into ArrayRecord files with a manifest",
+    "lint": "check prepared data: templates, labels, image counts, leakage between splits",
+    "train": "train a model; the same command again resumes",
+    "eval": "score a model on a prepared split under a named protocol",
+    "generate": "answer a question about an image",
+    "import": "turn published weights into a weights folder",
+    "export": "turn a run into a Hugging Face folder, and prove that it is the same model",
+    "ledger": "list parameters, what is trained, and bytes per device, from shapes alone",
+    "report": "write the HTML page of a run and print its table",
+}
+
+
+def main() -> int:
+    """Runs one verb; console entry point."""
+    argv = sys.argv[1:]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if argv else 2
+    verb, rest = argv[0], argv[1:]
+    debug = "--debug" in rest
+    try:
+        return _run(verb, [argument for argument in rest if argument != "--debug"])
+    except KeyboardInterrupt:
+        return _fail(verb, "interrupted", 1)
+    except (RunError, DataError) as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(verb, str(error), getattr(error, "exit_code", 1))
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        # Not an input that we foresaw: name it, and say how to see where it comes from.
+        return _fail(
+            verb, f"unexpected {type(error).__name__}: {error}\nRun again with --debug to see where.", 1
+        )
+
+
+def _run(verb: str, rest: list[str]) -> int:
+    if verb not in VERBS:
+        raise UsageError(f"There is no verb {verb!r}.{command_line.suggest(verb, VERBS)}\n{_overview()}")
+    # `import` is a keyword of Python, so no module can be named so.
+    module = importlib.import_module(f"biomedgpt_jax.verbs.{'import_weights' if verb == 'import' else verb}")
+    if any(argument in ("-h", "--help") for argument in rest):
+        print(command_line.help_text(module))
+        return 0
+    values = command_line.parse(module, rest)
+    # Grain starts worker processes, which read absl's global flags.
+    flags.FLAGS.mark_as_parsed()
+    return module.run(values) or 0
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {name:10}{text}" for name, text in VERBS.items())
+    return f"usage: biomedgpt VERB [flags]\n\n{verbs}\n\nbiomedgpt VERB --help shows an example."
+
+
+def _fail(verb: str, message: str, code: int) -> int:
+    print(f"biomedgpt {verb}: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

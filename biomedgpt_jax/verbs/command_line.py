@@ -1,0 +1,85 @@
+"""Flags of one verb, read by absl and ml_collections, with every mistake turned into one clear message."""
+
+import difflib
+import sys
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from biomedgpt_jax.core.errors import UsageError
+
+
+def define_config(values: flags.FlagValues, default: str | None) -> None:
+    """Adds --config=FILE.py:ARGS with --config.a.b=value overrides."""
+    config_flags.DEFINE_config_file(
+        "config", default, "Python file with get_config(arg); then --config.a.b=value.", flag_values=values
+    )
+
+
+def require(values: flags.FlagValues, name: str, example: str) -> Any:
+    """The value of a flag that the verb cannot do without."""
+    if values[name].value in (None, ""):
+        raise UsageError(f"--{name} is missing. For example: {example}")
+    return values[name].value
+
+
+def parse(module: ModuleType, rest: list[str]) -> flags.FlagValues:
+    """Parses the flags that `module.define` declares.
+
+    Raises:
+        UsageError: an unknown flag or configuration key (with the nearest right one), a value of the wrong
+            type, a configuration file that is not there or fails.
+    """
+    values = flags.FlagValues()
+    module.define(values)
+    # config_flags looks for the overrides of --config in sys.argv itself.
+    sys.argv = [sys.argv[0], *rest]
+    try:
+        left = values(sys.argv)
+        if "config" in values and values["config"].present:
+            values.config.lock()
+    except flags.UnrecognizedFlagError as error:
+        hint = (
+            _first_line(error)
+            if "Did you mean" in str(error)
+            else str(error) + suggest(error.flagname, values)
+        )
+        raise UsageError(hint) from error
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UsageError(_config_message(error, rest)) from error
+    if len(left) > 1:
+        raise UsageError(f"Not a flag: {left[1]!r}. Flags are written --name=value.")
+    return values
+
+
+def help_text(module: ModuleType) -> str:
+    values = flags.FlagValues()
+    module.define(values)
+    names = sorted(name for name in values if name not in ("help", "helpfull", "helpshort", "helpxml"))
+    lines = [f"  --{name}: {values[name].help} (default: {values[name].default})" for name in names]
+    return f"{(module.__doc__ or '').strip()}\n\nflags:\n" + "\n".join(lines)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _config_message(error: Exception, rest: list[str]) -> str:
+    text = str(error).strip("'\"").replace("\\'", "'").replace("\\n", "\n")
+    given = next((argument for argument in rest if argument.startswith("--config=")), "--config")
+    if isinstance(error, AttributeError):
+        keys = ", ".join(a.split("=")[0] for a in rest if a.startswith("--config."))
+        return f"Unknown configuration key among {keys}: {text}"
+    if isinstance(error, OSError) or "failed loading config" in text.lower():
+        return f"{given}: no such configuration file. Files are in configs/, written --config=configs/NAME.py:ARGS."
+    if "Error whilst parsing config file" in text:
+        return f"{given}: {text.rstrip().splitlines()[-1]}"
+    return text
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,121 @@
+"""Llama3-Med in two stages: align (the connector), then instruct (decoder and connector).
+
+    biomedgpt train --workdir=runs/align \
+        --config=configs/llama3_med.py:stage=1,tower=weights/h-optimus-0,decoder=weights/llama-3.1-8b,data=data/pubmedvision_align
+    biomedgpt train --workdir=runs/instruct --config.init.run=runs/align \
+        --config=configs/llama3_med.py:stage=2,tune=lora,tower=...,decoder=...,data=data/pubmedvision_instruct
+
+The numbers are those of the published training scripts, which are not shown to be the paper's:
+pretrain.sh (stage 1), finetune.sh (stage 2, full), finetune_lora.sh (lora), finetune_qlora.sh (qlora); batch
+sizes are the README's targets (256 and 128 samples), in packed rows here. `tower` and `decoder` name a weights
+folder made by `biomedgpt import`, or a preset, whose weights are then random and must be allowed to be.
+"""
+
+from ml_collections import ConfigDict
+
+from biomedgpt_jax.verbs.config_args import choose, parse_args
+
+# script value of the peak learning rate: (decoder, connector)
+RATES = {"full": (2e-5, 2e-5), "lora": (2e-4, 2e-4), "qlora": (2e-4, 2e-4)}
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    args = parse_args(
+        arg,
+        stage=1,
+        tune="full",
+        tower="h-optimus-0",
+        decoder="llama-3.1-8b",
+        scales=(224, 672, 1344),
+        connector="mlp2x_gelu",
+        data="",
+    )
+    choose("stage", str(args["stage"]), ("1", "2"))
+    tune = choose("tune", args["tune"], tuple(RATES))
+    config = base(args["tower"], args["decoder"], args["scales"], args["connector"], args["data"])
+    if args["stage"] == 1:
+        config.optim.learning_rate = 1e-3
+        config.data.template = "align_eos"
+        config.train.batch_rows = 64
+        config.tune = ConfigDict({"tower": False, "connector": True, "decoder": "frozen"})
+    else:
+        decoder_rate, connector_rate = RATES[tune]
+        config.optim.learning_rate = decoder_rate
+        config.optim.group_rates = ConfigDict({"connector": connector_rate})
+        config.train.batch_rows = 32
+        config.tune = ConfigDict(
+            {"tower": False, "connector": True, "decoder": "full" if tune == "full" else "lora"}
+        )
+        config.lora.base = "nf4" if tune == "qlora" else "bfloat16"
+    return config
+
+
+def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data: str) -> ConfigDict:
+    """What both stages and the small runs share; every key that the trainer reads is here."""
+    return ConfigDict(
+        {
+            "seed": 42,
+            "model": {
+                "tower": tower,
+                "second_tower": "",  # a DINOv2 beside a CLIP: mixture of features, with connector=mof_mlp
+                "scales": scales,  # one scale: no pyramid
+                "keep_largest_map": False,
+                "connector": connector,
+                "decoder": decoder,
+                "compute_dtype": "bfloat16",
+                "frozen_dtype": "bfloat16",
+                "remat": "full",
+            },
+            "init": {
+                "run": "",  # an earlier run, whose trained parameters are taken over
+                "random": ("connector",),  # parts that may start at random; all others need weights
+            },
+            "tokenizer": {
+                "path": "",  # a tokenizer file or folder; empty: the one in the decoder's weights folder
+                "train_vocab_size": 0,  # above 0: trained on the training texts, for models from scratch
+            },
+            "data": {
+                "paths": (data,) if data else (),
+                "weights": (1.0,) if data else (),
+                "split": "train",
+                "template": "llama3",
+                "geometry": "pad",
+                "row_tokens": 4096,
+                "image_slots": 8,
+                "pack": True,
+                "on_overflow": "error",
+                "workers": 8,
+                "cache_images": False,
+            },
+            "tune": {"tower": False, "connector": True, "decoder": "full"},
+            "lora": {"rank": 128, "alpha": 256.0, "base": "bfloat16"},
+            "optim": {
+                "learning_rate": 2e-5,
+                "group_rates": {},
+                "warmup_ratio": 0.03,
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-8,
+                "weight_decay": 0.0,
+                "clip_norm": 1.0,
+            },
+            "train": {
+                "batch_rows": 32,  # rows of `row_tokens` in a step, over all devices
+                "accumulate": 1,
+                "epochs": 1,
+                "loss_chunk": 512,  # tokens of a row whose logits exist at a time
+                "log_every": 10,
+                "save_every": 500,
+                "keep": 3,
+            },
+            "eval": {
+                "paths": (),  # prepared sets scored when training starts and ends
+                "split": "test",
+                "protocol": "strict/v1",
+                "batch_rows": 16,
+                "max_new_tokens": 32,
+            },
+            "mesh": {"data": 1, "fsdp": -1, "tensor": 1, "context": 1},
+            "log": {"tensorboard": True, "wandb": False},
+        }
+    )
