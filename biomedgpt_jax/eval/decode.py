@@ -1,0 +1,204 @@
+"""Generation over `ModelFns`: one compiled loop for a batch, or one token at a time to print.
+
+Axis letters: b rows, s prompt tokens, t new tokens, v vocabulary. Each row of a batch holds one prompt,
+right-padded. All shapes are static: a model compiles once per prompt length and token limit.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.types import Batch, ModelFns, Params
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. Temperature 0 takes the likeliest; `top_k` 0 and `top_p` 1 keep all words.
+
+    `top_k` is applied first; then the fewest words whose probabilities reach `top_p` are kept.
+    """
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+    def __post_init__(self):
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise RunError(f"sampling needs temperature >= 0, top_k >= 0 and 0 < top_p <= 1, found {self}")
+
+
+GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where an answer ends: `stop_ids` end a row (and are not part of it), `max_new_tokens` ends them all.
+
+    `cache_length` bounds prompt and answer together. Words from `vocab_limit` on (rows that only pad the
+    embedding) are never said; None allows all.
+    """
+
+    max_new_tokens: int
+    stop_ids: tuple[int, ...]
+    cache_length: int
+    vocab_limit: int | None = None
+
+
+class Decoded(NamedTuple):
+    """`tokens` int32 [b t], 0 after the end; `lengths` int32 [b], the stop token not counted.
+
+    A row of length t never met a stop token.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+
+
+def greedy(
+    model: ModelFns,
+    params: Params,
+    batch: Batch,
+    *,
+    max_new_tokens: int,
+    stop_ids: tuple[int, ...],
+    cache_length: int,
+    vocab_limit: int | None = None,
+) -> Decoded:
+    """The likeliest token at each step, in one compiled loop that ends when all rows have stopped.
+
+    Raises RunError where the cache is too short or a logit is not a number.
+    """
+    limits = Limits(max_new_tokens, tuple(stop_ids), cache_length, vocab_limit)
+    return sample(model, params, batch, limits, GREEDY, jax.random.key(0))
+
+
+def sample(
+    model: ModelFns, params: Params, batch: Batch, limits: Limits, sampling: Sampling, key: jax.Array
+) -> Decoded:
+    """As `greedy`, drawing each token as `sampling` says. The same key gives the same answers."""
+    _check_room(batch, limits)
+    tokens, lengths, finite = jax.device_get(_generate(model, params, batch, limits, sampling, key))
+    _check_finite(finite)
+    return Decoded(tokens, lengths)
+
+
+def stream(
+    model: ModelFns, params: Params, batch: Batch, limits: Limits, sampling: Sampling, key: jax.Array
+) -> Iterator[np.ndarray]:
+    """Yield the next token of each row as it is made, int32 [b], -1 for rows that have ended.
+
+    The tokens are those of `sample` with the same key.
+    """
+    _check_room(batch, limits)
+    token, finite, cache = _first(model, params, batch, limits, sampling, key)
+    done = np.zeros(token.shape, bool)
+    for step in range(1, limits.max_new_tokens + 1):
+        said = np.asarray(token)
+        _check_finite(np.asarray(finite) | done)
+        done |= np.isin(said, limits.stop_ids)
+        if done.all():
+            return
+        yield np.where(done, -1, said)
+        if step < limits.max_new_tokens:
+            token, finite, cache = _next(model, params, token, cache, limits, sampling, key, step)
+
+
+def pick(logits: jax.Array, limits: Limits, sampling: Sampling, key: jax.Array) -> jax.Array:
+    """The next token int32 [b] for float32 logits [b v]."""
+    if limits.vocab_limit is not None:
+        logits = jnp.where(jnp.arange(logits.shape[-1]) < limits.vocab_limit, logits, -jnp.inf)
+    if sampling.temperature == 0:
+        return jnp.argmax(logits, -1).astype(jnp.int32)
+    logits = logits / sampling.temperature
+    ranked = -jnp.sort(-logits, -1)  # b v, likeliest first
+    if 0 < sampling.top_k < logits.shape[-1]:
+        logits = jnp.where(logits >= ranked[:, sampling.top_k - 1, None], logits, -jnp.inf)
+        ranked = jnp.where(jnp.arange(ranked.shape[-1]) < sampling.top_k, ranked, -jnp.inf)
+    if sampling.top_p < 1:
+        probability = jax.nn.softmax(ranked, -1)
+        before = jnp.cumsum(probability, -1) - probability  # mass of the likelier words
+        least = jnp.min(jnp.where(before < sampling.top_p, ranked, jnp.inf), -1)
+        logits = jnp.where(logits >= least[:, None], logits, -jnp.inf)
+    return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _generate(
+    model: ModelFns, params: Params, batch: Batch, limits: Limits, sampling: Sampling, key: jax.Array
+):
+    stops = jnp.array(limits.stop_ids, jnp.int32)
+
+    def follow(step, logits, tokens, lengths, done, finite):
+        """Take one token per row from the logits and write it down where the row still runs."""
+        token = pick(logits, limits, sampling, jax.random.fold_in(key, step))
+        finite &= ~jnp.isnan(logits).any(-1) | done
+        done |= jnp.isin(token, stops)
+        tokens = tokens.at[:, step].set(jnp.where(done, 0, token))
+        return token, tokens, lengths + ~done, done, finite
+
+    def body(carry):
+        step, token, cache, *written = carry
+        logits, cache = model.decode(params, token, cache)
+        token, *written = follow(step, logits, *written)
+        return step + 1, token, cache, *written
+
+    def running(carry):
+        step, _, _, _, _, done, _ = carry
+        return (step < limits.max_new_tokens) & ~done.all()
+
+    logits, cache = model.prefill(params, batch, limits.cache_length)
+    b = logits.shape[0]
+    tokens = jnp.zeros((b, limits.max_new_tokens), jnp.int32)
+    token, *written = follow(
+        0, logits, tokens, jnp.zeros(b, jnp.int32), jnp.zeros(b, bool), jnp.ones(b, bool)
+    )
+    *_, tokens, lengths, _, finite = jax.lax.while_loop(running, body, (1, token, cache, *written))
+    return tokens, lengths, finite
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _first(model: ModelFns, params: Params, batch: Batch, limits: Limits, sampling: Sampling, key: jax.Array):
+    logits, cache = model.prefill(params, batch, limits.cache_length)
+    token = pick(logits, limits, sampling, jax.random.fold_in(key, 0))
+    return token, ~jnp.isnan(logits).any(-1), cache
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=3)
+def _next(
+    model: ModelFns,
+    params: Params,
+    token: jax.Array,
+    cache: Any,
+    limits: Limits,
+    sampling: Sampling,
+    key,
+    step,
+):
+    logits, cache = model.decode(params, token, cache)
+    token = pick(logits, limits, sampling, jax.random.fold_in(key, step))
+    return token, ~jnp.isnan(logits).any(-1), cache
+
+
+def _check_room(batch: Batch, limits: Limits) -> None:
+    needed = batch["tokens"].shape[1] + limits.max_new_tokens
+    if limits.max_new_tokens < 1 or limits.cache_length < needed:
+        raise RunError(
+            f"decoding needs max_new_tokens >= 1 and a cache for prompt and answer: prompt rows of "
+            f"{batch['tokens'].shape[1]} and {limits.max_new_tokens} new tokens need {needed}, "
+            f"cache_length is {limits.cache_length}. Raise cache_length or lower max_new_tokens"
+        )
+
+
+def _check_finite(finite: np.ndarray) -> None:
+    if not finite.all():
+        rows = np.flatnonzero(~finite).tolist()
+        raise RunError(
+            f"the model's logits are not numbers (NaN) in rows {rows} of the batch: it has no answer there. "
+            "Check the checkpoint; a run that diverged gives such weights"
+        )

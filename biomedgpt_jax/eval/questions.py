@@ -1,0 +1,71 @@
+"""What is asked and what is true: the rows of a prepared split, as evaluation needs them."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.data.source import Sample
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a split. `cluster` is what the bootstrap resamples: the case, else the image."""
+
+    id: str
+    question: str
+    truth: str
+    answer_type: str  # "open" or "closed"
+    task: str
+    cluster: str | None
+    choices: tuple[str, ...]  # () where the data set states none
+    image: str  # sha256 of the image (several are joined by "+"), or "" for text alone
+
+    @property
+    def group(self) -> tuple[str, str]:
+        return self.task, self.answer_type
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a protocol may know besides prediction and truth."""
+        return {"answer_type": self.answer_type, "question": self.question, "choices": self.choices}
+
+
+def to_question(sample: Sample) -> Question:
+    """The question of a sample with one turn; RunError names the sample that cannot be scored."""
+    if len(sample.turns) != 1:
+        raise RunError(
+            f"sample {sample.id} has {len(sample.turns)} turns; scoring needs one question and one answer. "
+            "Prepare the evaluation split with one sample per question"
+        )
+    missing = [key for key in ("answer_type", "task") if not sample.meta.get(key)]
+    if missing:
+        raise RunError(
+            f"sample {sample.id} has no {' nor '.join(missing)} in its meta; scoring needs a task and an "
+            "answer_type ('open' or 'closed'). Prepare the data set again with its own reader"
+        )
+    (turn,), meta = sample.turns, sample.meta
+    image = meta.get("image_sha256") or meta.get("image_name") or ""
+    image = image if isinstance(image, str) else "+".join(image)
+    return Question(
+        id=sample.id,
+        question=turn.question.replace("<image>", "").strip(),
+        truth=turn.answer,
+        answer_type=str(meta["answer_type"]).lower(),
+        task=str(meta["task"]),
+        cluster=str(meta.get("case") or image) or None,
+        choices=tuple(meta.get("choices") or ()),
+        image=image,
+    )
+
+
+def data_hash(questions: Iterable[Question]) -> str:
+    """sha256 of every question, truth, group, choice list and image hash, in the order of the ids."""
+    digest = hashlib.sha256()
+    for question in sorted(questions, key=lambda q: q.id):
+        row = asdict(question)
+        del row["cluster"]  # moves the interval, not what is asked
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()

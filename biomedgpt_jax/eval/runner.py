@@ -1,0 +1,142 @@
+"""Ask a model every question of a split once, score the answers, write them down."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.eval.compare import PREDICTIONS, SCORES
+from biomedgpt_jax.eval.protocols import Protocol
+from biomedgpt_jax.eval.questions import Question
+from biomedgpt_jax.eval.summary import Answered, Summary, cluster_labels, score, summarise
+
+Progress = Callable[
+    [int, int, float | None], None
+]  # answered, all, seconds left (None before the first batch)
+
+
+def answer_all(
+    batches: Iterable[Mapping[str, np.ndarray]],
+    questions: Sequence[Question],
+    generate: Callable[[dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]],
+    to_text: Callable[[list[int]], str],
+    protocol: Protocol,
+    progress: Progress | None = None,
+) -> list[Answered]:
+    """Every question answered and scored exactly once, in the order of `questions`.
+
+    batches: dicts of the model's arrays with one prompt per row, and `samples` int32 [b 1] (or [b]): the
+        row's position in `questions`, -1 for a padding row.
+    generate: batch without `samples` -> tokens int32 [b t], lengths int32 [b] (`decode.greedy` with its
+        arguments bound). to_text: token ids -> text, special tokens left out.
+    Raises RunError where a question is asked twice, never, or does not exist.
+    """
+    answers: dict[int, Answered] = {}
+    start = time.monotonic()
+    if progress:
+        progress(0, len(questions), None)
+    for batch in batches:
+        batch = dict(batch)
+        samples = np.asarray(batch.pop("samples")).reshape(len(batch["tokens"]), -1)
+        if (samples[:, 1:] >= 0).any():
+            raise RunError(
+                "an evaluation batch has several samples in one row; decoding needs one prompt per row"
+            )
+        rows = np.flatnonzero(samples[:, 0] >= 0)
+        if not len(rows):
+            continue
+        tokens, lengths = generate(batch)
+        for row in rows:
+            number = int(samples[row, 0])
+            _check_number(number, questions, answers)
+            text = to_text(np.asarray(tokens[row, : lengths[row]]).tolist()).strip()
+            truncated = bool(lengths[row] == tokens.shape[1])
+            answers[number] = Answered(
+                questions[number], text, truncated, score(protocol, questions[number], text)
+            )
+        if progress:
+            rate = (time.monotonic() - start) / len(answers)
+            progress(len(answers), len(questions), rate * (len(questions) - len(answers)))
+    missing = [question.id for n, question in enumerate(questions) if n not in answers]
+    if missing:
+        raise RunError(
+            f"{len(missing)} of {len(questions)} questions were never asked, for example "
+            f"{', '.join(missing[:3])}. The batches must hold the whole split, without dropping a remainder"
+        )
+    return [answers[n] for n in range(len(questions))]
+
+
+def evaluate(
+    batches: Iterable[Mapping[str, np.ndarray]],
+    questions: Sequence[Question],
+    generate: Callable[[dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]],
+    to_text: Callable[[list[int]], str],
+    protocol: Protocol,
+    *,
+    train: Iterable[Question],
+    train_source: str,
+    folder: str,
+    facts: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> tuple[Summary, list[Answered]]:
+    """`answer_all`, summarised, with predictions.jsonl and scores.json in `folder`.
+
+    train, train_source: where the majority baseline comes from. facts: what else scores.json should say
+    (model, checkpoint, decoding settings), JSON values.
+    """
+    repeated = len(questions) - len({question.id for question in questions})
+    if not questions or repeated:
+        raise RunError(
+            f"a split to score needs distinct questions; found {len(questions)}, {repeated} ids repeated"
+        )
+    answered = answer_all(batches, questions, generate, to_text, protocol, progress)
+    summary = summarise(protocol, answered, train, train_source)
+    write(folder, summary, answered, facts)
+    return summary, answered
+
+
+def write(folder: str, summary: Summary, answered: Sequence[Answered], facts: Mapping[str, Any]) -> None:
+    """Write predictions.jsonl and scores.json, each complete or not at all; scores.json comes last."""
+    clusters = cluster_labels([row.question for row in answered])
+    lines = [
+        json.dumps(
+            {
+                "id": row.question.id,
+                "question": row.question.question,
+                "truth": row.question.truth,
+                "prediction": row.prediction,
+                "answer_type": row.question.answer_type,
+                "task": row.question.task,
+                "cluster": cluster,
+                "truncated": row.truncated,
+                "scores": row.scores,
+            }
+        )
+        for row, cluster in zip(answered, clusters, strict=True)
+    ]
+    root = epath.Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    _write_whole(root / PREDICTIONS, "\n".join(lines) + "\n")
+    scores = {**summary.to_json(), "facts": dict(facts)}
+    _write_whole(root / SCORES, json.dumps(scores, indent=1, allow_nan=False) + "\n")
+
+
+def _write_whole(path: epath.Path, text: str) -> None:
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def _check_number(number: int, questions: Sequence[Question], answers: Mapping[int, Answered]) -> None:
+    if number >= len(questions):
+        raise RunError(
+            f"an evaluation batch asks sample {number}, but the split has {len(questions)} questions"
+        )
+    if number in answers:
+        raise RunError(
+            f"sample {questions[number].id} was asked twice; an evaluation goes through the split once"
+        )
