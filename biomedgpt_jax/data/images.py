@@ -1,0 +1,172 @@
+"""Encoded image bytes to square RGB arrays: what the towers see, decided once and said openly.
+
+Normalisation is not here: images travel as uint8 and the device normalises them.
+"""
+
+import enum
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from biomedgpt_jax.data import dicom
+from biomedgpt_jax.data.errors import DataError
+
+Color = tuple[int, int, int]
+# Pillow's own limit before it warns of a decompression bomb; here it refuses.
+MAX_PIXELS = 89_478_485
+# A square canvas or an enlarged strip made from an accepted image may be larger than the image, up to here.
+MAX_WORK_PIXELS = 4 * MAX_PIXELS
+STORED_AS_IS = ("JPEG", "PNG")
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+
+
+class Geometry(enum.Enum):
+    """How a picture of any shape becomes a square.
+
+    PAD: pasted centred on a square of the background colour, then resized (nothing lost, nothing distorted).
+    RESIZE: resized to the square (distorts). CROP: shortest edge resized, then the centre cut out (loses the
+    ends).
+    """
+
+    PAD = "pad"
+    RESIZE = "resize"
+    CROP = "crop"
+
+
+def load_square(data: bytes, size: int, geometry: Geometry, background: Color, name: str = "image") -> np.ndarray:
+    """Encoded bytes -> uint8 [size size 3]. `background` fills transparency and padding.
+
+    Raises DataError (naming `name`) for truncated, oversized or unreadable images.
+    """
+    return to_square(decode_rgb(data, background, name), size, geometry, background, name)
+
+
+def decode_rgb(data: bytes, background: Color, name: str = "image", frame: int = 0) -> np.ndarray:
+    """Encoded bytes (anything Pillow reads, or DICOM) -> uint8 [h w 3], upright.
+
+    - EXIF orientation is applied; alpha and transparent palette entries are composited on `background`;
+      CMYK goes through Pillow's plain conversion (no colour profile).
+    - Grey deeper than 8 bits (16-bit, 32-bit, float) is scaled linearly so that the image's own least value
+      becomes 0 and its greatest 255 (a constant image becomes 0): files seldom say which part of the range
+      they use.
+    - Of a file with several frames, `frame` is taken (the first unless said otherwise).
+    - DICOM: see `dicom.decode`.
+    """
+    if dicom.is_dicom(data):
+        return dicom.decode(data, name, frame)
+    image = open_image(data, name, frame)
+    try:
+        return np.asarray(_to_rgb(image, background))
+    except (OSError, ValueError) as reason:
+        raise DataError(f"{name}: no conversion from mode {image.mode} to RGB ({reason})") from reason
+
+
+def to_square(rgb: np.ndarray, size: int, geometry: Geometry, background: Color, name: str = "image") -> np.ndarray:
+    """uint8 [h w 3] -> uint8 [size size 3] by Pillow's antialiased bicubic, bit-equal to the Hugging Face
+    processors.
+    """
+    image = Image.fromarray(rgb)
+    make = {Geometry.PAD: _pad, Geometry.RESIZE: _resize, Geometry.CROP: _crop}[geometry]
+    return np.asarray(make(image, size, background, name))
+
+
+def open_image(data: bytes, name: str = "image", frame: int = 0) -> Image.Image:
+    """Decodes the whole file, so that truncation shows here; returns it upright, in its own mode.
+
+    Raises DataError with the reason.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        _refuse_bomb(image.width * image.height, MAX_PIXELS, name, f"{image.width} x {image.height}")
+        image.seek(frame)
+        image.load()
+        kind = image.format
+        image = ImageOps.exif_transpose(image)
+        image.format = kind
+        return image
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as reason:
+        raise DataError(f"{name}: refused as a decompression bomb: {reason}") from reason
+    # Pillow's readers raise nearly every kind of exception on damaged files; all of them mean the same to the
+    # caller.
+    except Exception as reason:
+        raise DataError(
+            f"{name}: not a readable image ({len(data)} bytes): {reason or type(reason).__name__}"
+        ) from reason
+
+
+def storable(data: bytes, name: str = "image") -> bytes:
+    """Checks an image by decoding it whole and returns the bytes to store: JPEG and PNG as they are, others
+    as PNG.
+
+    DICOM is rendered (window, rescale) to an 8-bit PNG; transparency and 16-bit grey are kept.
+    """
+    if dicom.is_dicom(data):
+        image = Image.fromarray(dicom.decode(data, name))
+        if _is_grey(image):
+            image = image.convert("L")
+    else:
+        image = open_image(data, name)
+        if image.format in STORED_AS_IS:
+            return data
+        if image.mode not in PNG_MODES:
+            image = Image.fromarray(np.asarray(_to_rgb(image, (0, 0, 0))))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def _to_rgb(image: Image.Image, background: Color) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_scale_range(np.asarray(image))).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, (*background, 255))
+        return Image.alpha_composite(canvas, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_range(values: np.ndarray) -> np.ndarray:
+    """Any number type [h w] -> uint8 [h w], least value to 0 and greatest to 255."""
+    values = values.astype(np.float64)
+    low, high = values.min(), values.max()
+    if not np.isfinite(high - low):
+        raise ValueError("pixels that are not finite numbers")
+    span = high - low
+    return np.rint((values - low) * (255.0 / span if span else 0.0)).astype(np.uint8)
+
+
+def _pad(image: Image.Image, size: int, background: Color, name: str) -> Image.Image:
+    long = max(image.size)
+    _refuse_bomb(long * long, MAX_WORK_PIXELS, name, f"{image.width} x {image.height} padded to a square")
+    if image.width != image.height:
+        canvas = Image.new("RGB", (long, long), background)
+        canvas.paste(image, ((long - image.width) // 2, (long - image.height) // 2))
+        image = canvas
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _resize(image: Image.Image, size: int, background: Color, name: str) -> Image.Image:
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _crop(image: Image.Image, size: int, background: Color, name: str) -> Image.Image:
+    short, long = min(image.size), max(image.size)
+    new_long = int(size * long / short)  # truncated, as Hugging Face and torchvision do
+    _refuse_bomb(size * new_long, MAX_WORK_PIXELS, name, f"{image.width} x {image.height}, shortest edge {size}")
+    width, height = (size, new_long) if image.width <= image.height else (new_long, size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def _refuse_bomb(pixels: int, limit: int, name: str, shape: str) -> None:
+    if pixels > limit:
+        raise DataError(f"{name}: {shape} is {pixels} pixels, more than the limit of {limit}; shrink or tile it first")
+
+
+def _is_grey(image: Image.Image) -> bool:
+    values = np.asarray(image)
+    return bool((values[..., 0] == values[..., 1]).all() and (values[..., 1] == values[..., 2]).all())

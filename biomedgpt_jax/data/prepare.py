@@ -1,0 +1,315 @@
+"""Raw files to a prepared folder: parallel, resumable, atomic, and nothing lost silently.
+
+The work happens in `<out>.partial`, shard by shard; the folder gets its name only when all is whole. A killed
+run continues after its last finished shard when called again.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.images import storable
+from biomedgpt_jax.data.manifest import (
+    FORMAT,
+    MANIFEST,
+    DataFile,
+    Manifest,
+    SkippedRow,
+    SplitInfo,
+    read_manifest,
+)
+from biomedgpt_jax.data.rows import BadRow, ImageRef, Row
+from biomedgpt_jax.data.spec import DatasetSpec, Raw, RawSplit, Report
+from biomedgpt_jax.data.writer import IMAGES, SAMPLES, Shard, ShardWriter, read_shard, write_json
+
+# (split, rows done, rows of the split if known)
+Progress = Callable[[str, int, int | None], None]
+REQUEST = "request.json"
+WINDOW = 256  # rows whose images are in memory at once
+log = logging.getLogger(__name__)
+
+
+def prepare_dataset(
+    spec: DatasetSpec,
+    out_dir: Path | str,
+    *,
+    source_dir: Path | str | None = None,
+    download_dir: Path | str | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    report: Report | None = None,
+    max_bad_share: float = 0.0,
+    shard_rows: int = 10_000,
+    command: str = "",
+) -> Manifest:
+    """Writes the prepared folder `out_dir` and returns its manifest; a folder made from the same data is kept
+    as it is.
+
+    `source_dir` holds the raw files; without it they are downloaded into `download_dir` (default
+    `<out_dir>.raw`), with `report` called on the way. `workers` processes read and decode the images;
+    `progress` is called every few hundred rows. Rows that cannot be used are skipped and listed in the
+    manifest. Raises DataError when their share of a split is above `max_bad_share` (the finished work stays,
+    for a call that allows more), or on unusable raw files.
+    """
+    out = Path(out_dir)
+    raw = _open_raw(spec, out, source_dir, download_dir, report or _silent)
+    fingerprint = _fingerprint(spec, raw, shard_rows)
+    if out.is_dir() and any(out.iterdir()):
+        return _existing(out, fingerprint)
+    partial = out.with_name(out.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    with _locked(partial):
+        if not (partial / MANIFEST).exists():
+            _clear_other_work(partial, fingerprint)
+            with _pool(workers) as pool:
+                done = {
+                    name: _write_split(partial / name, name, split, pool, progress or _silent, shard_rows)
+                    for name, split in raw.splits.items()
+                }
+            _check_counts(spec, done, max_bad_share, partial)
+            _manifest(spec, raw, done, partial, fingerprint, command).write(partial)
+        return _publish(partial, out)
+
+
+def _open_raw(
+    spec: DatasetSpec, out: Path, source: Path | str | None, download: Path | str | None, report: Report
+) -> Raw:
+    if source is not None:
+        folder = Path(source)
+        if not folder.is_dir():
+            raise DataError(f"source folder {folder} does not exist; expected the raw files of {spec.name} there")
+    else:
+        folder = Path(download) if download is not None else out.with_name(out.name + ".raw")
+        if spec.download is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            spec.download(folder, report)
+    return spec.read(folder)
+
+
+def _fingerprint(spec: DatasetSpec, raw: Raw, shard_rows: int) -> str:
+    """Changes with the data set, the sizes of its deciding files, and the cut into shards."""
+    files = sorted((path.name, path.stat().st_size) for path in raw.files)
+    asked = json.dumps([FORMAT, spec.name, list(raw.splits), files, shard_rows])
+    return hashlib.sha256(asked.encode()).hexdigest()
+
+
+def _existing(out: Path, fingerprint: str) -> Manifest:
+    manifest = read_manifest(out)
+    if manifest.fingerprint != fingerprint:
+        raise DataError(
+            f"{out} already holds {manifest.name!r} made from other data or settings; "
+            "give another folder, or remove this one to prepare it anew"
+        )
+    return manifest
+
+
+@contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """One run at a time; the system frees the lock of a killed run."""
+    handle = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as reason:
+            raise DataError(f"another run is working in {partial}; wait for it or stop it") from reason
+        yield
+    finally:
+        os.close(handle)
+
+
+def _clear_other_work(partial: Path, fingerprint: str) -> None:
+    request = partial / REQUEST
+    if request.exists() and json.loads(request.read_text()) == fingerprint:
+        return
+    for path in partial.iterdir():
+        log.warning("%s holds unfinished work made from other data or settings; starting anew", path)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_json(request, fingerprint)
+
+
+def _write_split(
+    folder: Path, name: str, split: RawSplit, pool: Executor | None, progress: Progress, shard_rows: int
+) -> list[Shard]:
+    numbers: dict[str, int] = {}
+    shards: list[Shard] = []
+    while shard := read_shard(_shard_folder(folder, len(shards))):
+        shards.append(shard)
+        for sha256 in shard.image_hashes:
+            numbers[sha256] = len(numbers)
+    rows = iter(split.rows())
+    done = sum(shard.rows for shard in shards)
+    next(islice(rows, done, done), None)  # these were written by an earlier run
+    loaded: dict[str, str | DataError] = {}
+    progress(name, done, split.total)
+    while window := list(islice(rows, min(WINDOW, shard_rows))):
+        writer = ShardWriter(_shard_folder(folder, len(shards)), numbers)
+        while window:
+            _write_window(writer, window, loaded, pool)
+            progress(name, done + writer.rows, split.total)
+            window = list(islice(rows, min(WINDOW, shard_rows - writer.rows)))
+        shards.append(writer.close())
+        done += writer.rows
+    return shards
+
+
+def _write_window(
+    writer: ShardWriter, window: list[Row | BadRow], loaded: dict[str, str | DataError], pool: Executor | None
+) -> None:
+    """`loaded`: image key -> sha256 of its stored bytes, or why it cannot be used."""
+    keys = {id(ref): ref.key() for row in window if isinstance(row, Row) for ref in row.images}
+    wanted: dict[str, ImageRef] = {}
+    for row in window:
+        for ref in row.images if isinstance(row, Row) else ():
+            known = loaded.get(keys[id(ref)])
+            # An image may be known and yet not stored: when its earlier row was skipped for another image.
+            if known is None or (isinstance(known, str) and known not in writer.numbers):
+                wanted.setdefault(keys[id(ref)], ref)
+    fresh: dict[str, bytes] = {}
+    for key, result in zip(wanted, _load_all(list(wanted.values()), pool), strict=True):
+        if isinstance(result, bytes):
+            loaded[key] = hashlib.sha256(result).hexdigest()
+            fresh[key] = result
+        else:
+            loaded[key] = result
+    for row in window:
+        if isinstance(row, BadRow):
+            writer.skip(row)
+            continue
+        images = [(loaded[keys[id(ref)]], fresh.get(keys[id(ref)])) for ref in row.images]
+        wrong = [found for found, _ in images if isinstance(found, DataError)]
+        if wrong:
+            writer.skip(BadRow(row.file, row.row, str(wrong[0])))
+        else:
+            writer.add(row, images)
+
+
+def _load_all(refs: list[ImageRef], pool: Executor | None) -> Iterator[bytes | DataError]:
+    if pool is None:
+        yield from map(_load, refs)
+        return
+    try:
+        yield from pool.map(_load, refs, chunksize=8)
+    except BrokenProcessPool as reason:
+        raise DataError(
+            "a worker process died while it decoded images (out of memory?); run again with fewer workers to continue"
+        ) from reason
+
+
+def _load(ref: ImageRef) -> bytes | DataError:
+    try:
+        return storable(ref.read(), ref.name)
+    except DataError as reason:
+        return reason
+    except FileNotFoundError:
+        return DataError(f"{ref.name}: image file not found")
+    except (OSError, KeyError, zipfile.BadZipFile) as reason:
+        return DataError(f"{ref.name}: cannot be read ({reason})")
+
+
+def _pool(workers: int) -> ProcessPoolExecutor | nullcontext[None]:
+    """Spawned, because a process that runs jax threads must not fork."""
+    if workers <= 1:
+        return nullcontext()
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Workers of a killed run would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+
+
+def _check_counts(spec: DatasetSpec, done: dict[str, list[Shard]], max_bad_share: float, partial: Path) -> None:
+    for name, shards in done.items():
+        rows = sum(shard.rows for shard in shards)
+        bad = [row for shard in shards for row in shard.skipped]
+        for row in bad[:20]:
+            log.warning("skipped %s row %d: %s", row.file, row.row, row.reason)
+        if (rows and len(bad) / rows > max_bad_share) or len(bad) == rows:
+            first = f"; first: {bad[0].file} row {bad[0].row}: {bad[0].reason}" if bad else ""
+            raise DataError(
+                f"split {name!r} of {spec.name}: {len(bad)} of {rows} rows cannot be used, allowed share "
+                f"{max_bad_share:g}{first}. Allow more with max_bad_share (the finished work in {partial} is "
+                "then used), or repair the files, remove that folder and run again"
+            )
+        if name in spec.published and spec.published[name] != rows:
+            log.warning("split %r of %s: %d rows found, %d published", name, spec.name, rows, spec.published[name])
+
+
+def _manifest(
+    spec: DatasetSpec, raw: Raw, done: dict[str, list[Shard]], partial: Path, fingerprint: str, command: str
+) -> Manifest:
+    return Manifest(
+        format=FORMAT,
+        name=spec.name,
+        title=spec.title,
+        source=spec.source,
+        licence=spec.licence,
+        access=spec.access,
+        citation=spec.citation,
+        command=command,
+        fingerprint=fingerprint,
+        splits={name: _finish_split(partial, name, shards, spec) for name, shards in done.items()},
+        skipped=tuple(
+            SkippedRow(name, bad.file, bad.row, bad.reason)
+            for name, shards in done.items()
+            for shard in shards
+            for bad in shard.skipped
+        ),
+        sources=raw.sources,
+    )
+
+
+def _finish_split(partial: Path, name: str, shards: list[Shard], spec: DatasetSpec) -> SplitInfo:
+    """Gives the shard files their final names; shards without a record of a kind have no file of it."""
+    files: list[DataFile] = []
+    for kind in (SAMPLES, IMAGES):
+        counts = [shard.samples if kind == SAMPLES else len(shard.image_hashes) for shard in shards]
+        filled = [number for number, count in enumerate(counts) if count]
+        for position, number in enumerate(filled):
+            stem = kind.removesuffix(".array_record")
+            target = partial / name / f"{stem}-{position:05d}-of-{len(filled):05d}.array_record"
+            made = _shard_folder(partial / name, number) / kind
+            if made.exists():  # else moved by a run that was killed here
+                made.rename(target)
+            files.append(DataFile(f"{name}/{target.name}", shards[number].sha256[kind], counts[number]))
+    return SplitInfo(
+        samples=sum(shard.samples for shard in shards),
+        images=sum(len(shard.image_hashes) for shard in shards),
+        skipped=sum(len(shard.skipped) for shard in shards),
+        published=spec.published.get(name),
+        files=tuple(files),
+    )
+
+
+def _publish(partial: Path, out: Path) -> Manifest:
+    for leftover in partial.glob("*/shard-*"):
+        shutil.rmtree(leftover)
+    (partial / REQUEST).unlink(missing_ok=True)
+    if out.is_dir():
+        out.rmdir()  # it is empty
+    partial.rename(out)
+    return read_manifest(out)
+
+
+def _shard_folder(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}"
+
+
+def _silent(what: str, done: int, total: int | None) -> None:
+    """The progress callback of a caller that asked for none."""

@@ -1,0 +1,133 @@
+"""What a reader hands to the writer: a row with its images still unread, or a report of a bad row."""
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from biomedgpt_jax.data.errors import DataError
+
+IMAGE_PLACE = "<image>"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image that lies in a file of its own. `key()` is equal for references to the same bytes."""
+
+    path: Path
+    name: str
+
+    def key(self) -> str:
+        return f"file:{self.path}"
+
+    def read(self) -> bytes:
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True)
+class ImageMember:
+    """An image inside a zip archive, read without unpacking the archive."""
+
+    archive: Path
+    member: str
+    name: str
+
+    def key(self) -> str:
+        return f"member:{self.archive}:{self.member}"
+
+    def read(self) -> bytes:
+        with zipfile.ZipFile(self.archive) as archive:
+            return archive.read(self.member)
+
+
+@dataclass(frozen=True)
+class ImageBytes:
+    """An image whose bytes stand in the row itself (Parquet, base64)."""
+
+    data: bytes
+    name: str
+
+    def key(self) -> str:
+        return f"bytes:{hashlib.sha256(self.data).hexdigest()}"
+
+    def read(self) -> bytes:
+        return self.data
+
+
+ImageRef = ImageFile | ImageMember | ImageBytes
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample. `turns` are (question, answer); `file` and `row` (from 1) say where it was read."""
+
+    file: str
+    row: int
+    id: str
+    images: tuple[ImageRef, ...]
+    turns: tuple[tuple[str, str], ...]
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that could not be used, and why. It is counted and listed in the manifest."""
+
+    file: str
+    row: int
+    reason: str
+
+
+def make_row(
+    file: str,
+    row: int,
+    *,
+    id: str,
+    images: Sequence[ImageRef],
+    turns: Sequence[tuple[str, str]],
+    meta: dict[str, Any],
+) -> Row:
+    """Checks the text of a row. Raises DataError with the reason, which the readers turn into a BadRow."""
+    if not turns:
+        raise DataError("no question-answer turn")
+    for number, (question, answer) in enumerate(turns, 1):
+        for kind, text in (("question", question), ("answer", answer)):
+            check_text(text, f"{kind} of turn {number}")
+            if not text.replace(IMAGE_PLACE, "").strip() and not (kind == "question" and images):
+                raise DataError(f"the {kind} of turn {number} is empty")
+        if IMAGE_PLACE in answer:
+            raise DataError(f"the answer of turn {number} contains {IMAGE_PLACE}")
+    places = sum(question.count(IMAGE_PLACE) for question, _ in turns)
+    if places not in (0, len(images)):
+        raise DataError(f"{places} {IMAGE_PLACE} in the questions, {len(images)} images in the row")
+    return Row(file, row, id, tuple(images), tuple(turns), meta)
+
+
+def check_text(text: object, what: str) -> None:
+    """Raises DataError unless `text` is a string that UTF-8 can hold, without NUL bytes."""
+    if not isinstance(text, str):
+        raise DataError(f"{what}: expected a string, found {type(text).__name__}")
+    if "\0" in text:
+        raise DataError(f"{what} contains a NUL byte")
+    try:
+        text.encode()
+    except UnicodeEncodeError as reason:
+        raise DataError(f"{what} is not valid Unicode ({reason.reason})") from reason
+
+
+def inside(root: Path, name: object) -> Path:
+    """`root/name` for a relative name that stays inside root; otherwise DataError (absolute, '..', NUL,
+    backslash).
+    """
+    check_text(name, "image path")
+    path = PurePosixPath(str(name))
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in str(name) or ":" in path.parts[0]:
+        raise DataError(f"image path {name!r}: expected a relative path inside the image folder")
+    return root / path
+
+
+def spaces(text: str) -> str:
+    """Runs of white space (also tabs and line ends) as one space, none at the ends."""
+    return " ".join(text.split())
