@@ -43,9 +43,7 @@ def main() -> int:
         if debug:
             traceback.print_exc()
         # Not an input that we foresaw: name it, and say how to see where it comes from.
-        return _fail(
-            verb, f"unexpected {type(error).__name__}: {error}\nRun again with --debug to see where.", 1
-        )
+        return _fail(verb, f"unexpected {type(error).__name__}: {error}\nRun again with --debug to see where.", 1)
 
 
 def _run(verb: str, rest: list[str]) -> int:

@@ -43,9 +43,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.optim.learning_rate = decoder_rate
         config.optim.group_rates = ConfigDict({"connector": connector_rate})
         config.train.batch_rows = 32
-        config.tune = ConfigDict(
-            {"tower": False, "connector": True, "decoder": "full" if tune == "full" else "lora"}
-        )
+        config.tune = ConfigDict({"tower": False, "connector": True, "decoder": "full" if tune == "full" else "lora"})
         config.lora.base = "nf4" if tune == "qlora" else "bfloat16"
     return config
 

@@ -28,13 +28,16 @@ class Remat(Enum):
     FULL = "full"
 
 
-def param(
-    rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Initializer
-) -> nnx.Param:
+def param(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Initializer) -> nnx.Param:
     """A float32 parameter that declares its logical axes where it is made."""
     if len(shape) != len(axes):
         raise ValueError(f"Shape {shape} has {len(shape)} dimensions, axes {axes} name {len(axes)}.")
     return nnx.Param(init(rngs.params(), shape, jnp.float32), out_sharding=axes, eager_sharding=False)
+
+
+def parameters(module: nnx.Module) -> Params:
+    """The module's parameters as a nested dict of arrays."""
+    return _to_dict(nnx.state(module), lambda variable: variable.get_value())
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,7 @@ class Functional(Generic[M]):
 
     def init(self, key: jax.Array) -> Params:
         """Float32 parameters; traceable, so it can run under jit with output shardings."""
-        return _to_dict(
-            nnx.state(self.construct(nnx.Rngs(params=key))), lambda variable: variable.get_value()
-        )
+        return parameters(self.construct(nnx.Rngs(params=key)))
 
     def axes(self) -> AxesTree:
         """Logical axes of each parameter, as a tree like the parameters."""
@@ -115,14 +116,10 @@ def _to_dict(state: Any, leaf: Callable[[Any], Any]) -> dict[str, Any]:
 def _from_dict(state: Any, params: Params) -> Any:
     expected = {str(name): name for name in state}
     if expected.keys() != params.keys():
-        raise ValueError(
-            f"Parameters do not match the module: expected {sorted(expected)}, found {sorted(params)}."
-        )
+        raise ValueError(f"Parameters do not match the module: expected {sorted(expected)}, found {sorted(params)}.")
     return nnx.State(
         {
-            key: node.replace(params[name])
-            if isinstance(node, nnx.Variable)
-            else _from_dict(node, params[name])
+            key: node.replace(params[name]) if isinstance(node, nnx.Variable) else _from_dict(node, params[name])
             for name, key, node in ((name, key, state[key]) for name, key in expected.items())
         }
     )

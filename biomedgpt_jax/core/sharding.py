@@ -58,9 +58,7 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
     """
     devices = jax.devices() if devices is None else devices
     filled = _fill(shape, len(devices))
-    return jax.make_mesh(
-        astuple(filled), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
-    )
+    return jax.make_mesh(astuple(filled), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
 
 
 def spec(axes: tuple[str | None, ...]) -> PartitionSpec:
@@ -81,9 +79,7 @@ def shardings(mesh: Mesh, axes: AxesTree, shapes: Any = None) -> Any:
     sized = leaf_paths(shapes) if shapes is not None else {}
     return from_leaf_paths(
         {
-            path: NamedSharding(
-                mesh, _divisible(mesh, spec(leaf), sized[path].shape) if sized else spec(leaf)
-            )
+            path: NamedSharding(mesh, _divisible(mesh, spec(leaf), sized[path].shape) if sized else spec(leaf))
             for path, leaf in leaves.items()
         }
     )

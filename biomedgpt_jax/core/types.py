@@ -44,7 +44,7 @@ class ModelFns:
 class TrainState:
     """What a step maps to itself. `frozen` passes through untouched."""
 
-    step: jax.Array  # int32 []
+    step: Any  # int32 [], or its shape and sharding in an abstract state
     trainable: Params
     frozen: Params
     opt_state: Any

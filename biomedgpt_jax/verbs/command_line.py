@@ -3,6 +3,7 @@
 import difflib
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -37,16 +38,14 @@ def parse(module: ModuleType, rest: list[str]) -> flags.FlagValues:
     module.define(values)
     # config_flags looks for the overrides of --config in sys.argv itself.
     sys.argv = [sys.argv[0], *rest]
+    # A configuration file may import its neighbours, as a script may.
+    sys.path[:0] = [str(Path(path).resolve().parent) for path in _config_files(rest)]
     try:
         left = values(sys.argv)
         if "config" in values and values["config"].present:
             values.config.lock()
     except flags.UnrecognizedFlagError as error:
-        hint = (
-            _first_line(error)
-            if "Did you mean" in str(error)
-            else str(error) + suggest(error.flagname, values)
-        )
+        hint = _first_line(error) if "Did you mean" in str(error) else str(error) + suggest(error.flagname, values)
         raise UsageError(hint) from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UsageError(_config_message(error, rest)) from error
@@ -68,6 +67,11 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def _config_files(rest: list[str]) -> list[str]:
+    values = [argument.split("=", 1)[1] for argument in rest if argument.startswith("--config=")]
+    return [value.split(":")[0] for value in values]
+
+
 def _config_message(error: Exception, rest: list[str]) -> str:
     text = str(error).strip("'\"").replace("\\'", "'").replace("\\n", "\n")
     given = next((argument for argument in rest if argument.startswith("--config=")), "--config")
@@ -75,7 +79,7 @@ def _config_message(error: Exception, rest: list[str]) -> str:
         keys = ", ".join(a.split("=")[0] for a in rest if a.startswith("--config."))
         return f"Unknown configuration key among {keys}: {text}"
     if isinstance(error, OSError) or "failed loading config" in text.lower():
-        return f"{given}: no such configuration file. Files are in configs/, written --config=configs/NAME.py:ARGS."
+        return f"{given}: no such configuration file; expected --config=configs/NAME.py:ARGS."
     if "Error whilst parsing config file" in text:
         return f"{given}: {text.rstrip().splitlines()[-1]}"
     return text

@@ -17,9 +17,7 @@ def parse_args(text: str | None, **defaults: Any) -> dict[str, Any]:
     for item in filter(None, (text or "").split(",")):
         key, equals, value = item.partition("=")
         if key not in defaults:
-            raise ValueError(
-                f"Unknown argument {key!r}; known: {', '.join(defaults)}.{suggest(key, defaults)}"
-            )
+            raise ValueError(f"Unknown argument {key!r}; known: {', '.join(defaults)}.{suggest(key, defaults)}")
         if not equals:
             raise ValueError(f"Argument {key!r} has no value; write {key}=VALUE.")
         values[key] = _convert(key, value, defaults[key])

@@ -1,0 +1,127 @@
+"""Low-rank adapters on frozen, possibly quantised kernels, by Qwix. The only file that knows Qwix.
+
+Beside each adapted kernel [*in *out] stand `kernel_lora_a` [in r] and `kernel_lora_b` [r out]; its
+output grows by alpha / r * (x a) b. A quantised kernel becomes `kernel/array/{qvalue,scale}`.
+
+There is no dropout: Qwix 0.1.8 cannot switch it off, so evaluation would be random.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import qwix
+from flax import nnx
+
+from biomedgpt_jax.core.module import Functional, parameters
+from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths, map_with_path
+from biomedgpt_jax.core.types import Params
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+class BaseWeights(Enum):
+    """How the adapted kernels are stored."""
+
+    FLOAT = None  # as they are
+    INT8 = "int8"
+    NF4 = "nf4"  # 4-bit normal float
+
+
+@dataclass(frozen=True)
+class Lora:
+    rank: int
+    alpha: float
+    targets: str  # regular expression of module paths inside a block, e.g. "attention/(q|v)"
+    base: BaseWeights
+    tile: int | None  # inputs that share a scale in a quantised kernel; None: one scale per output
+
+
+def adapt(block: M, lora: Lora, *inputs: Any, rngs: nnx.Rngs) -> M:
+    """The block with adapters on all targets; with b = 0 its float form computes what it did before.
+
+    To be called on a single block, inside `stack()`: Qwix cannot adapt layers that are already stacked.
+    `inputs` are any valid arguments of the block; Qwix finds the kernels by watching the call.
+
+    Raises:
+        ValueError: no module path matches `lora.targets`.
+    """
+    rule = qwix.LoraRule(
+        module_path=lora.targets,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        weight_qtype=lora.base.value,
+        tile_size=lora.tile,
+        lora_a_initializer=_A_INIT,
+    )
+    adapted = qwix.apply_lora_to_model(block, qwix.LoraProvider([rule]), *inputs, rngs=rngs)
+    found = 0
+    for path, variable in nnx.to_flat_state(nnx.state(adapted, nnx.Param)):
+        name = str(path[-1])
+        if name in _ADAPTERS:
+            axes = list(variable.get_metadata()["out_sharding"])
+            axes[_ADAPTERS[name]] = "lora_rank"
+            variable.set_metadata(out_sharding=tuple(axes))
+            found += 1
+    if not found:
+        raise ValueError(f"LoRA targets {lora.targets!r} match no linear module of {type(block).__name__}.")
+    return adapted
+
+
+def adapt_layers(
+    make_block: Callable[[nnx.Rngs], M], lora: Lora, layers: Params, *inputs: Any, key: jax.Array
+) -> Params:
+    """Stacked parameters of plain blocks -> those of adapted blocks, quantised where `lora` says so.
+
+    New adapters are float32 (they are trained); kernels that stay float keep their dtype.
+    """
+    plain = Functional(make_block)
+
+    def adapt_one(params: Params, key: jax.Array) -> Params:
+        return parameters(adapt(plain.bind(params), lora, *inputs, rngs=nnx.Rngs(params=key)))
+
+    count = next(iter(leaf_paths(layers).values())).shape[0]
+    return cast_adapters(jax.vmap(adapt_one)(layers, jax.random.split(key, count)), jnp.float32)
+
+
+def is_adapter(path: str) -> bool:
+    """Whether a parameter path is that of a LoRA factor."""
+    return path.rsplit("/", 1)[-1] in _ADAPTERS
+
+
+def cast_adapters(params: Params, dtype: jnp.dtype) -> Params:
+    """Casts the adapters; Qwix multiplies them as they are, so they must have the activations' dtype."""
+    return map_with_path(lambda path, leaf: leaf.astype(dtype) if is_adapter(path) else leaf, params)
+
+
+def merge_lora(params: Params, lora: Lora) -> Params:
+    """Parameters of the plain model that computes the same: each kernel plus its adapters' product.
+
+    Kernels keep their dtype; quantised ones come back in the dtype of their scales.
+    """
+    leaves = leaf_paths(params)
+    kernels = {path.removesuffix("_lora_a") for path in leaves if path.endswith("/kernel_lora_a")}
+    merged = {path: leaf for path, leaf in leaves.items() if not is_adapter(path)}
+    for path in kernels:
+        if path not in merged:
+            quantised = merged.pop(f"{path}/array/qvalue"), merged.pop(f"{path}/array/scale")
+            merged[path] = jax.vmap(lambda q, scale: _dequantise(q, scale, lora))(*quantised)
+        a, b = (leaves[f"{path}_lora_{factor}"].astype(jnp.float32) for factor in "ab")
+        delta = jnp.einsum("lir,lro->lio", a, b) * (lora.alpha / lora.rank)
+        kernel = merged[path]
+        merged[path] = (kernel.astype(jnp.float32) + delta.reshape(kernel.shape)).astype(kernel.dtype)
+    return from_leaf_paths(merged)
+
+
+def _dequantise(qvalue: jax.Array, scale: jax.Array, lora: Lora) -> jax.Array:
+    return qwix.dequantize(qwix.QArray(qvalue, scale, None, lora.base.value))
+
+
+# Each factor's rank axis.
+_ADAPTERS = {"kernel_lora_a": -1, "kernel_lora_b": 0}
+
+# Uniform in +-1/sqrt(inputs), as in peft.
+_A_INIT = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -1,0 +1,58 @@
+"""Turns a data set into ArrayRecord files with a manifest. A second call continues, or says that it is done.
+
+    biomedgpt prepare --config=configs/data/vqa_rad.py --out=data/vqa_rad
+    biomedgpt prepare --config=configs/data/dataset.py:name=slake --out=data/slake --config.source=raw/slake
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.data.datasets import DATASETS
+from biomedgpt_jax.data.manifest import Manifest
+from biomedgpt_jax.data.prepare import prepare_dataset
+from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.progress import progress
+
+
+def define(values: flags.FlagValues) -> None:
+    command_line.define_config(values, None)
+    flags.DEFINE_string("out", None, "Folder to write.", flag_values=values)
+
+
+def run(values: flags.FlagValues) -> None:
+    config = command_line.require(values, "config", "--config=configs/data/vqa_rad.py")
+    out = Path(command_line.require(values, "out", "--out=data/vqa_rad"))
+    if config.dataset not in DATASETS:
+        known = ", ".join(DATASETS)
+        raise UsageError(
+            f"No data set {config.dataset!r}; built in: {known}.{command_line.suggest(config.dataset, DATASETS)}"
+        )
+    with progress() as advance:
+        manifest = prepare_dataset(
+            DATASETS[config.dataset],
+            out,
+            source_dir=config.source or None,
+            workers=config.workers,
+            progress=lambda split, done, total: advance(f"prepare {split}", done, total),
+            report=advance,
+            max_bad_share=config.max_bad_share,
+            shard_rows=config.shard_rows,
+            command=" ".join(sys.argv[1:]),
+        )
+    _print(manifest, out)
+
+
+def _print(manifest: Manifest, out: Path) -> None:
+    table = Table("split", "samples", "images", "skipped rows", title=f"{manifest.title}: {out}")
+    for name, split in manifest.splits.items():
+        table.add_row(name, str(split.samples), str(split.images), str(split.skipped))
+    console = Console()
+    console.print(table)
+    for row in manifest.skipped[:10]:
+        console.print(f"skipped {row.file} row {row.row}: {row.reason}", markup=False)
+    console.print(f"source: {manifest.source}; licence: {manifest.licence}", markup=False)

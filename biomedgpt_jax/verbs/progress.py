@@ -1,0 +1,57 @@
+"""Progress with an ETA: a bar on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+
+LOG_SECONDS = 10.0
+Advance = Callable[[str, int, int | None], None]  # (what, done, total if known)
+
+
+@contextmanager
+def progress(console: Console | None = None) -> Iterator[Advance]:
+    """Yields `advance(what, done, total)`; each new `what` gets a bar of its own."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield _LogLines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield advance
+
+
+class _LogLines:
+    """At most one line in LOG_SECONDS for each task, and one at its end."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, float] = {}
+        self.printed: dict[str, float] = {}
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        start = self.started.setdefault(what, now)
+        finished = total is not None and done >= total
+        if not finished and now - self.printed.setdefault(what, now) < LOG_SECONDS:
+            return
+        self.printed[what] = float("inf") if finished else now
+        eta = f", ETA {(now - start) / done * (total - done):.0f} s" if done and total and not finished else ""
+        print(f"{what}: {done}{f'/{total}' if total else ''} in {now - start:.0f} s{eta}", file=sys.stderr)

@@ -1,0 +1,35 @@
+"""The small run of launch/smoke.sh: a Llama3-Med that learns to read VQA-RAD in minutes on two CPU cores.
+
+    biomedgpt train --config=configs/smoke.py:stage=1,data=data/vqa_rad --workdir=runs/smoke/stage1
+
+No pretrained weights are at hand there, so everything starts at random and stage 1 trains all of it; stage 2 then
+freezes the tower, as the published recipe does, and goes on with decoder and connector.
+"""
+
+from llama3_med import base
+from ml_collections import ConfigDict
+
+from biomedgpt_jax.verbs.config_args import choose, parse_args
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    args = parse_args(arg, stage=1, data="")
+    choose("stage", str(args["stage"]), ("1", "2"))
+    config = base("smoke", "smoke", (96,), "mlp2x_gelu", args["data"])
+    config.model.compute_dtype = config.model.frozen_dtype = "float32"
+    config.model.remat = "none"
+    config.init.random = ("tower", "connector", "decoder")
+    config.tokenizer.train_vocab_size = 1000
+    config.data.row_tokens = 512
+    config.data.image_slots = 8
+    config.data.workers = 0
+    config.data.cache_images = True
+    config.train.batch_rows = 8
+    config.train.loss_chunk = 128
+    config.train.save_every = 100
+    config.eval.paths = config.data.paths
+    config.tune = ConfigDict({"tower": args["stage"] == 1, "connector": True, "decoder": "full"})
+    config.optim.learning_rate = 2e-3 if args["stage"] == 1 else 5e-4
+    config.optim.weight_decay = 0.05
+    config.train.epochs = 10 if args["stage"] == 1 else 3
+    return config
