@@ -12,7 +12,6 @@ from biomedgpt_jax.verbs import command_line
 
 VERBS = {
     "prepare": "turn a data set into ArrayRecord files with a manifest",
-    "lint": "check prepared data: templates, labels, image counts, leakage between splits",
     "train": "train a model; the same command again resumes",
     "eval": "score a model on a prepared split under a named protocol",
     "generate": "answer a question about an image",
