@@ -46,9 +46,7 @@ def test_value_and_gradient_equal_optax(chunk_size, label_smoothing, z_loss):
     ours = jax.value_and_grad(
         lambda h, k: _ours(h, k, targets, weights, chunk_size=chunk_size, **options).loss, (0, 1)
     )(hidden, kernel)
-    theirs = jax.value_and_grad(lambda h, k: _whole(h, k, targets, weights, **options), (0, 1))(
-        hidden, kernel
-    )
+    theirs = jax.value_and_grad(lambda h, k: _whole(h, k, targets, weights, **options), (0, 1))(hidden, kernel)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max())
 
@@ -59,9 +57,7 @@ def test_sums_count_weights_and_hits():
     logits = np.einsum("bsd,dv->bsv", hidden, kernel)
     assert sums.weight == weights.sum()
     assert sums.correct == ((logits.argmax(-1) == targets) * weights).sum()
-    np.testing.assert_allclose(
-        sums.z_loss, 1e-2 * np.sum(weights * jax.nn.logsumexp(logits, axis=-1) ** 2), rtol=1e-6
-    )
+    np.testing.assert_allclose(sums.z_loss, 1e-2 * np.sum(weights * jax.nn.logsumexp(logits, axis=-1) ** 2), rtol=1e-6)
 
 
 def test_masked_positions_add_nothing_whatever_they_hold():

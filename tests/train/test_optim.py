@@ -94,9 +94,7 @@ def test_twenty_steps_equal_torch_adamw_with_clipping_and_cosine():
         updates, opt_state = optimizer.transform.update(gradient, opt_state, ours)
         ours = jax.tree.map(jnp.add, ours, updates)
         for path, leaf in leaf_paths(ours).items():
-            np.testing.assert_allclose(
-                leaf, theirs[path].detach().numpy(), rtol=1e-5, atol=1e-6, err_msg=path
-            )
+            np.testing.assert_allclose(leaf, theirs[path].detach().numpy(), rtol=1e-5, atol=1e-6, err_msg=path)
 
 
 def test_schedule_starts_at_zero_peaks_after_warmup_and_ends_at_zero():

@@ -1,0 +1,79 @@
+"""The training state as shapes and shardings first, as arrays second.
+
+Everything that must agree about the state (jit, checkpoints, the ledger) is derived from the abstract one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+
+from biomedgpt_jax.core.partition import leaf_paths, split
+from biomedgpt_jax.core.sharding import shardings
+from biomedgpt_jax.core.types import ModelFns, Params, TrainState
+from biomedgpt_jax.train.optim import Optimizer, like_optimizer_state
+
+
+def abstract_state(
+    model: ModelFns,
+    optimizer: Optimizer,
+    is_trainable: Callable[[str], bool],
+    *,
+    mesh: Mesh,
+    frozen_dtype: DTypeLike,
+) -> TrainState:
+    """A TrainState of `ShapeDtypeStruct`s that carry their shardings; nothing is allocated.
+
+    Trainable leaves keep the model's float32, floating frozen leaves take `frozen_dtype`.
+    """
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    placed = jax.tree.map(_placed, shapes, shardings(mesh, model.axes(), shapes))
+    trainable, frozen = split(placed, is_trainable)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    moments = jax.eval_shape(optimizer.transform.init, trainable)
+    opt_state = jax.tree.map(
+        _placed, moments, like_optimizer_state(optimizer, moments, shardings_of(trainable), everywhere)
+    )
+    return TrainState(
+        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
+        trainable=trainable,
+        frozen=jax.tree.map(lambda leaf: _cast(leaf, frozen_dtype), frozen),
+        opt_state=opt_state,
+    )
+
+
+def first_state(abstract: TrainState, optimizer: Optimizer, params: Params) -> TrainState:
+    """The state before the first step, laid out and cast as `abstract` says.
+
+    Laying it out like the step's output keeps the second call of the step from compiling again.
+    """
+    trainable = leaf_paths(abstract.trainable)
+    mine, frozen = split(params, lambda path: path in trainable)
+
+    def make(mine: Params, frozen: Params) -> TrainState:
+        cast = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), mine, abstract.trainable)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            trainable=cast,
+            frozen=jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), frozen, abstract.frozen),
+            opt_state=optimizer.transform.init(cast),
+        )
+
+    return jax.jit(make, out_shardings=shardings_of(abstract))(mine, frozen)
+
+
+def shardings_of(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def _placed(shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+
+def _cast(leaf: jax.ShapeDtypeStruct, dtype: DTypeLike) -> jax.ShapeDtypeStruct:
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
