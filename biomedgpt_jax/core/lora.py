@@ -76,7 +76,7 @@ def adapt_layers(
 ) -> Params:
     """Stacked parameters of plain blocks -> those of adapted blocks, quantised where `lora` says so.
 
-    New adapters are float32 (they are trained); kernels that stay float keep their dtype.
+    New adapters and scales are float32; kernels that stay float keep their dtype.
     """
     plain = Functional(make_block)
 
@@ -84,7 +84,7 @@ def adapt_layers(
         return parameters(adapt(plain.bind(params), lora, *inputs, rngs=nnx.Rngs(params=key)))
 
     count = next(iter(leaf_paths(layers).values())).shape[0]
-    return cast_adapters(jax.vmap(adapt_one)(layers, jax.random.split(key, count)), jnp.float32)
+    return cast_for_compute(jax.vmap(adapt_one)(layers, jax.random.split(key, count)), jnp.float32)
 
 
 def is_adapter(path: str) -> bool:
@@ -92,9 +92,13 @@ def is_adapter(path: str) -> bool:
     return path.rsplit("/", 1)[-1] in _ADAPTERS
 
 
-def cast_adapters(params: Params, dtype: jnp.dtype) -> Params:
-    """Casts the adapters; Qwix multiplies them as they are, so they must have the activations' dtype."""
-    return map_with_path(lambda path, leaf: leaf.astype(dtype) if is_adapter(path) else leaf, params)
+def cast_for_compute(params: Params, dtype: jnp.dtype) -> Params:
+    """Casts adapters and quantisation scales, which Qwix multiplies as they are, to the activations' dtype."""
+
+    def cast(path: str, leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if is_adapter(path) or path.endswith("/array/scale") else leaf
+
+    return map_with_path(cast, params)
 
 
 def merge_lora(params: Params, lora: Lora) -> Params:

@@ -32,7 +32,9 @@ class Linear(nnx.Module):
         self.in_rank = len(in_shape)
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        kernel = self.kernel[...].astype(x.dtype)
+        kernel = self.kernel[...]
+        if kernel.dtype != x.dtype:  # a kernel quantised by core/lora.py already has it
+            kernel = kernel.astype(x.dtype)
         ours = tuple(range(x.ndim - self.in_rank, x.ndim))
         y = jax.lax.dot_general(x, kernel, ((ours, tuple(range(self.in_rank))), ((), ())))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)

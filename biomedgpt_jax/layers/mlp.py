@@ -38,15 +38,9 @@ _FUNCTIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 class Mlp(nnx.Module):
     """down(act(up(x)))."""
 
-    def __init__(
-        self, width: int, hidden: int, *, act: Activation, bias: bool, init: Initializer, rngs: nnx.Rngs
-    ):
-        self.up = Linear(
-            (width,), (hidden,), in_axes=("embed",), out_axes=("mlp",), bias=bias, init=init, rngs=rngs
-        )
-        self.down = Linear(
-            (hidden,), (width,), in_axes=("mlp",), out_axes=("embed",), bias=bias, init=init, rngs=rngs
-        )
+    def __init__(self, width: int, hidden: int, *, act: Activation, bias: bool, init: Initializer, rngs: nnx.Rngs):
+        self.up = Linear((width,), (hidden,), in_axes=("embed",), out_axes=("mlp",), bias=bias, init=init, rngs=rngs)
+        self.down = Linear((hidden,), (width,), in_axes=("mlp",), out_axes=("embed",), bias=bias, init=init, rngs=rngs)
         self.act = act
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
@@ -56,15 +50,11 @@ class Mlp(nnx.Module):
 class GatedMlp(nnx.Module):
     """down(act(gate(x)) * up(x)): SwiGLU with SiLU, GeGLU with GELU."""
 
-    def __init__(
-        self, width: int, hidden: int, *, act: Activation, bias: bool, init: Initializer, rngs: nnx.Rngs
-    ):
+    def __init__(self, width: int, hidden: int, *, act: Activation, bias: bool, init: Initializer, rngs: nnx.Rngs):
         wide = {"in_axes": ("embed",), "out_axes": ("mlp",), "bias": bias, "init": init, "rngs": rngs}
         self.gate = Linear((width,), (hidden,), **wide)
         self.up = Linear((width,), (hidden,), **wide)
-        self.down = Linear(
-            (hidden,), (width,), in_axes=("mlp",), out_axes=("embed",), bias=bias, init=init, rngs=rngs
-        )
+        self.down = Linear((hidden,), (width,), in_axes=("mlp",), out_axes=("embed",), bias=bias, init=init, rngs=rngs)
         self.act = act
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:

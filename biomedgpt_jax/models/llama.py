@@ -1,0 +1,187 @@
+"""The Llama decoder: Llama 3 to 3.3, SmolLM2, and as fields Qwen2 (biases) and Gemma (offset norms).
+
+Axis letters: b rows, s tokens, t places of the cache, d width, h heads, g key/value heads,
+k head width, v vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from biomedgpt_jax.core.lora import Lora, adapt
+from biomedgpt_jax.core.module import Remat, scan, stack
+from biomedgpt_jax.core.sharding import shard
+from biomedgpt_jax.layers.attention import KVCache, attention, cache_mask, segment_causal_mask
+from biomedgpt_jax.layers.linear import Embedding, Linear
+from biomedgpt_jax.layers.mlp import Activation, GatedMlp
+from biomedgpt_jax.layers.norm import RMSNorm
+from biomedgpt_jax.layers.position import Rope, RopeScaling, rope, rotate
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Facts about a decoder; none has a default, so none can be forgotten."""
+
+    width: int
+    depth: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp_width: int
+    activation: Activation
+    vocab_size: int
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    eps: float  # of the RMS norms
+    norm_offset: float  # 0; Gemma multiplies by 1 + scale
+    qkv_bias: bool  # Qwen2
+    embed_scale: float  # 1; Gemma multiplies token embeddings by sqrt(width)
+    tied: bool  # the head is the embedding table
+    init_std: float
+
+
+class Llama(nnx.Module):
+    """Token embeddings in, hidden states after the final norm out."""
+
+    def __init__(self, config: LlamaConfig, *, lora: Lora | None, rngs: nnx.Rngs):
+        init = jax.nn.initializers.normal(config.init_std)
+        self.embed = Embedding(config.vocab_size, config.width, init=init, rngs=rngs)
+        self.layers = stack(lambda keys: _adapted_block(config, lora, keys), config.depth, rngs)
+        self.norm = RMSNorm(config.width, eps=config.eps, offset=config.norm_offset, rngs=rngs)
+        head = {"in_axes": ("embed",), "out_axes": ("vocab",), "bias": False, "init": init, "rngs": rngs}
+        self.lm_head = None if config.tied else Linear((config.width,), (config.vocab_size,), **head)
+        self.config = config
+
+    def embed_tokens(self, tokens: Int[Array, "b s"], dtype: jnp.dtype) -> Float[Array, "b s d"]:
+        return self.embed(tokens, dtype) * jnp.asarray(self.config.embed_scale, dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "b s d"],
+        segment_ids: Int[Array, "b s"],
+        positions: Int[Array, "b s"],
+        *,
+        remat: Remat,
+    ) -> Float[Array, "b s d"]:
+        """Training form: rows are packs of segments."""
+        turn, mask = self._rope(positions), segment_causal_mask(segment_ids, positions)
+        x, _ = scan(self.layers, lambda block, x, _: (block(x, turn, mask, None)[0], None), _rows(x), remat=remat)
+        return self.norm(x)
+
+    def unembed(self, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
+        """Float32 logits, accumulated in float32 from hidden states of any dtype."""
+        table, equation = (
+            (self.embed.embedding, "...d,vd->...v") if self.lm_head is None else (self.lm_head.kernel, "...d,dv->...v")
+        )
+        return jnp.einsum(equation, hidden, table[...].astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+    def prefill(
+        self,
+        x: Float[Array, "b s d"],
+        segment_ids: Int[Array, "b s"],
+        positions: Int[Array, "b s"],
+        cache_length: int,
+    ) -> tuple[Float[Array, "b v"], KVCache]:
+        """Runs prompts: one sample per row, padded on the right (segment 0).
+
+        Returns:
+            The logits after the last token of each row, and the cache with room for `cache_length`.
+
+        Raises:
+            ValueError: the rows are longer than the cache.
+        """
+        free = cache_length - x.shape[1]
+        if free < 0:
+            raise ValueError(f"Rows of {x.shape[1]} tokens do not fit a cache of {cache_length} places.")
+        turn, mask = self._rope(positions), segment_causal_mask(segment_ids, positions)
+        x, (keys, values) = scan(self.layers, lambda block, x, _: block(x, turn, mask, None), _rows(x))
+        lengths = (segment_ids != 0).sum(axis=1, dtype=jnp.int32)
+        last = jnp.take_along_axis(self.norm(x), lengths[:, None, None] - 1, axis=1)[:, 0]
+        room = ((0, 0), (0, 0), (0, free), (0, 0), (0, 0))
+        return self.unembed(last), KVCache(jnp.pad(keys, room), jnp.pad(values, room), lengths)
+
+    def decode(self, x: Float[Array, "b 1 d"], cache: KVCache) -> tuple[Float[Array, "b v"], KVCache]:
+        """One more token per row. The caller keeps `cache.lengths` below the cache's places."""
+        turn = self._rope(cache.lengths[:, None])
+        mask = cache_mask(cache.lengths, cache.keys.shape[2])
+
+        def step(block: "Block", x: jax.Array, past: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, tuple]:
+            return block(x, turn, mask, KVCache(*past, cache.lengths))
+
+        x, (keys, values) = scan(self.layers, step, x, (cache.keys, cache.values))
+        return self.unembed(self.norm(x)[:, 0]), KVCache(keys, values, cache.lengths + 1)
+
+    def _rope(self, positions: Int[Array, "b s"]) -> Rope:
+        c = self.config
+        return rope(positions, head_dim=c.head_dim, theta=c.rope_theta, scaling=c.rope_scaling)
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
+        c, init = config, jax.nn.initializers.normal(config.init_std)
+        self.attention_norm = RMSNorm(c.width, eps=c.eps, offset=c.norm_offset, rngs=rngs)
+        self.attention = Attention(config, rngs=rngs)
+        self.mlp_norm = RMSNorm(c.width, eps=c.eps, offset=c.norm_offset, rngs=rngs)
+        self.mlp = GatedMlp(c.width, c.mlp_width, act=c.activation, bias=False, init=init, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array, past: KVCache | None
+    ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
+        """Returns the new x and this layer's keys and values [b t g k]."""
+        mixed, keys_values = self.attention(self.attention_norm(x), turn, mask, past)
+        x = _rows(x + mixed)
+        return _rows(x + self.mlp(self.mlp_norm(x))), keys_values
+
+
+class Attention(nnx.Module):
+    """Causal self-attention with rotary positions and grouped key/value heads."""
+
+    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
+        c, init = config, jax.nn.initializers.normal(config.init_std)
+        read = {"in_axes": ("embed",), "bias": c.qkv_bias, "init": init, "rngs": rngs}
+        self.q = Linear((c.width,), (c.heads, c.head_dim), out_axes=("heads", "head_dim"), **read)
+        self.k = Linear((c.width,), (c.kv_heads, c.head_dim), out_axes=("kv_heads", "head_dim"), **read)
+        self.v = Linear((c.width,), (c.kv_heads, c.head_dim), out_axes=("kv_heads", "head_dim"), **read)
+        self.out = Linear(
+            (c.heads, c.head_dim),
+            (c.width,),
+            in_axes=("heads", "head_dim"),
+            out_axes=("embed",),
+            bias=False,
+            init=init,
+            rngs=rngs,
+        )
+        self.scale = 1 / math.sqrt(c.head_dim)
+
+    def __call__(
+        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array, past: KVCache | None
+    ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
+        q, k, v = rotate(self.q(x), turn), rotate(self.k(x), turn), self.v(x)
+        q = shard(q, "batch", "length", "activation_heads", None)
+        if past is not None:
+            k, v, _ = past.append(k, v)
+        return self.out(attention(q, k, v, mask=mask, scale=self.scale)), (k, v)
+
+
+def _adapted_block(config: LlamaConfig, lora: Lora | None, rngs: nnx.Rngs) -> Block:
+    block = Block(config, rngs=rngs)
+    if lora is None:
+        return block
+    # Qwix makes the adapters while it watches one call; the values do not matter.
+    turn = rope(
+        jnp.zeros((1, 1), jnp.int32),
+        head_dim=config.head_dim,
+        theta=config.rope_theta,
+        scaling=config.rope_scaling,
+    )
+    return adapt(block, lora, jnp.zeros((1, 1, config.width)), turn, None, None, rngs=rngs)
+
+
+def _rows(x: Float[Array, "b s d"]) -> Float[Array, "b s d"]:
+    return shard(x, "batch", "length", "activation_embed")
