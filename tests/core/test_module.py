@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from biomedgpt_jax.core.module import Functional, Remat, param, scan, stack
+
+NORMAL = jax.nn.initializers.normal(0.5)
+
+
+class Block(nnx.Module):
+    def __init__(self, rngs):
+        self.kernel = param(rngs, (3, 3), ("embed", "mlp"), NORMAL)
+        self.bias = param(rngs, (3,), ("mlp",), NORMAL)
+
+    def __call__(self, x):
+        return jnp.tanh(jnp.einsum("bd,de->be", x, self.kernel[...]) + self.bias[...])
+
+
+class Tower(nnx.Module):
+    def __init__(self, rngs, remat=Remat.NONE, stop=None):
+        self.layers = stack(Block, 4, rngs)
+        self.last = Block(rngs)
+        self.remat, self.stop = remat, stop
+
+    def __call__(self, x):
+        x, _ = scan(self.layers, lambda block, x, _: (block(x), None), x, remat=self.remat, stop=self.stop)
+        return self.last(x)
+
+
+def by_hand(params, x, layers):
+    for i in range(layers):
+        x = np.tanh(x @ params["layers"]["kernel"][i] + params["layers"]["bias"][i])
+    return np.tanh(x @ params["last"]["kernel"] + params["last"]["bias"])
+
+
+@pytest.mark.parametrize("remat", list(Remat))
+@pytest.mark.parametrize("stop", [None, 2, -1])
+def test_a_scanned_stack_is_its_layers_in_order(remat, stop):
+    functional = Functional(lambda rngs: Tower(rngs, remat, stop))
+    params = functional.init(jax.random.key(0))
+    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    run = {None: 4, 2: 2, -1: 3}[stop]
+    expected = by_hand(jax.tree.map(np.asarray, params), x, run)
+    np.testing.assert_allclose(jax.jit(lambda p: functional.bind(p)(x))(params), expected, rtol=1e-5)
+    gradient = jax.grad(lambda p: functional.bind(p)(x).sum())(params)["layers"]["kernel"]
+    assert [bool(jnp.any(layer)) for layer in gradient] == [i < run for i in range(4)]
+
+
+def test_axes_follow_the_parameters():
+    functional = Functional(Tower)
+    assert functional.axes() == {
+        "layers": {"kernel": ("layers", "embed", "mlp"), "bias": ("layers", "mlp")},
+        "last": {"kernel": ("embed", "mlp"), "bias": ("mlp",)},
+    }
+    shapes = jax.tree.map(jnp.shape, functional.init(jax.random.key(0)), is_leaf=lambda x: hasattr(x, "shape"))
+    assert shapes["layers"] == {"kernel": (4, 3, 3), "bias": (4, 3)}
+
+
+def test_layers_start_different():
+    kernels = Functional(Tower).init(jax.random.key(0))["layers"]["kernel"]
+    assert not np.array_equal(kernels[0], kernels[1])
+
+
+def test_other_keys_are_refused():
+    functional = Functional(Tower)
+    params = functional.init(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"expected \['last', 'layers'\], found \['last'\]"):
+        functional.bind({"last": params["last"]})
+
+
+def test_axes_must_name_every_dimension():
+    with pytest.raises(ValueError, match="has 2 dimensions"):
+        param(nnx.Rngs(params=0), (2, 3), ("embed",), NORMAL)
