@@ -12,14 +12,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from biomedgpt_jax.core.lora import Lora, adapt
+from biomedgpt_jax.core.lora import Lora, adapt, adapt_layers
 from biomedgpt_jax.core.module import Remat, scan, stack
 from biomedgpt_jax.core.sharding import shard
+from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.layers.attention import KVCache, attention, cache_mask, segment_causal_mask
 from biomedgpt_jax.layers.linear import Embedding, Linear
 from biomedgpt_jax.layers.mlp import Activation, GatedMlp
 from biomedgpt_jax.layers.norm import RMSNorm
 from biomedgpt_jax.layers.position import Rope, RopeScaling, rope, rotate
+
+# Every linear module of a block, as a pattern for core.lora; embedding and head are not in a block.
+ALL_LINEARS = "attention/(q|k|v|out)|mlp/(gate|up|down)"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Llama(nnx.Module):
     def __init__(self, config: LlamaConfig, *, lora: Lora | None, rngs: nnx.Rngs):
         init = jax.nn.initializers.normal(config.init_std)
         self.embed = Embedding(config.vocab_size, config.width, init=init, rngs=rngs)
-        self.layers = stack(lambda keys: _adapted_block(config, lora, keys), config.depth, rngs)
+        self.layers = stack(lambda keys: _make_block(config, lora, keys), config.depth, rngs)
         self.norm = RMSNorm(config.width, eps=config.eps, offset=config.norm_offset, rngs=rngs)
         head = {"in_axes": ("embed",), "out_axes": ("vocab",), "bias": False, "init": init, "rngs": rngs}
         self.lm_head = None if config.tied else Linear((config.width,), (config.vocab_size,), **head)
@@ -131,7 +135,7 @@ class Block(nnx.Module):
         self.mlp = GatedMlp(c.width, c.mlp_width, act=c.activation, bias=False, init=init, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array, past: KVCache | None
+        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: KVCache | None
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         """Returns the new x and this layer's keys and values [b t g k]."""
         mixed, keys_values = self.attention(self.attention_norm(x), turn, mask, past)
@@ -160,7 +164,7 @@ class Attention(nnx.Module):
         self.scale = 1 / math.sqrt(c.head_dim)
 
     def __call__(
-        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array, past: KVCache | None
+        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: KVCache | None
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         q, k, v = rotate(self.q(x), turn), rotate(self.k(x), turn), self.v(x)
         q = shard(q, "batch", "length", "activation_heads", None)
@@ -169,18 +173,21 @@ class Attention(nnx.Module):
         return self.out(attention(q, k, v, mask=mask, scale=self.scale)), (k, v)
 
 
-def _adapted_block(config: LlamaConfig, lora: Lora | None, rngs: nnx.Rngs) -> Block:
+def add_lora(config: LlamaConfig, lora: Lora, decoder: Params, key: jax.Array) -> Params:
+    """Parameters of a plain decoder -> those of the same decoder made with `lora`; computes the same at first."""
+    layers = adapt_layers(lambda rngs: Block(config, rngs=rngs), lora, decoder["layers"], *_example(config), key=key)
+    return {**decoder, "layers": layers}
+
+
+def _make_block(config: LlamaConfig, lora: Lora | None, rngs: nnx.Rngs) -> Block:
     block = Block(config, rngs=rngs)
-    if lora is None:
-        return block
-    # Qwix makes the adapters while it watches one call; the values do not matter.
-    turn = rope(
-        jnp.zeros((1, 1), jnp.int32),
-        head_dim=config.head_dim,
-        theta=config.rope_theta,
-        scaling=config.rope_scaling,
-    )
-    return adapt(block, lora, jnp.zeros((1, 1, config.width)), turn, None, None, rngs=rngs)
+    return block if lora is None else adapt(block, lora, *_example(config), rngs=rngs)
+
+
+def _example(config: LlamaConfig) -> tuple:
+    """Valid arguments of a block; Qwix finds the kernels by watching one call."""
+    half = jnp.zeros((1, 1, config.head_dim // 2))
+    return jnp.zeros((1, 1, config.width)), Rope(half, half), None, None
 
 
 def _rows(x: Float[Array, "b s d"]) -> Float[Array, "b s d"]:

@@ -1,0 +1,163 @@
+"""Llama3-Med: vision tower at several scales -> connector -> image features among the text -> decoder.
+
+Axis letters: b rows, s tokens, i image slots of a row, h w pixels, n features of an image, d decoder width,
+v vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from biomedgpt_jax.core.errors import RunError, UsageError
+from biomedgpt_jax.core.lora import Lora, cast_for_compute, is_adapter
+from biomedgpt_jax.core.module import Functional, Remat
+from biomedgpt_jax.core.sharding import shard
+from biomedgpt_jax.core.types import Batch, ModelFns, Params
+from biomedgpt_jax.layers.attention import KVCache
+from biomedgpt_jax.models import llama, vision
+from biomedgpt_jax.models.connector import ConnectorConfig, connector_tokens, make_connector
+from biomedgpt_jax.models.llama import Llama, LlamaConfig
+from biomedgpt_jax.models.vision import VisionConfig
+
+
+@dataclass(frozen=True)
+class Llama3MedConfig:
+    vision: VisionConfig
+    connector: ConnectorConfig
+    decoder: LlamaConfig
+
+    def __post_init__(self):
+        if self.connector.out_width != self.decoder.width:
+            raise UsageError(
+                f"The connector gives {self.connector.out_width} channels, the decoder takes {self.decoder.width}."
+            )
+
+    @property
+    def image_size(self) -> int:
+        """Pixels per side of the images in a batch."""
+        return vision.image_size(self.vision)
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Places that an image takes in a row."""
+        return connector_tokens(self.connector, vision.tokens_per_image(self.vision))
+
+
+def make_llama3_med(config: Llama3MedConfig, *, compute_dtype: jnp.dtype, remat: Remat, lora: Lora | None) -> ModelFns:
+    """The model as pure functions; parameters live under tower/, connector/ and decoder/.
+
+    A batch whose rows have no image slot (i = 0) is text only and works; empty slots never change a result.
+    """
+    model = Functional(lambda rngs: Llama3Med(config, lora=lora, rngs=rngs))
+
+    def bind(params: Params) -> Llama3Med:
+        return model.bind(cast_for_compute(params, compute_dtype))
+
+    def forward(params: Params, batch: Batch) -> Float[Array, "b s d"]:
+        bound = bind(params)
+        x = bound.inputs(batch, dtype=compute_dtype, remat=remat)
+        return bound.decoder(x, batch["segment_ids"], batch["positions"], remat=remat)
+
+    def unembed(params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
+        return bind(params).decoder.unembed(hidden)
+
+    def prefill(params: Params, batch: Batch, cache_length: int) -> tuple[Float[Array, "b v"], KVCache]:
+        bound = bind(params)
+        x = bound.inputs(batch, dtype=compute_dtype, remat=Remat.NONE)
+        return bound.decoder.prefill(x, batch["segment_ids"], batch["positions"], cache_length)
+
+    def decode(params: Params, tokens: Int[Array, " b"], cache: KVCache) -> tuple[Float[Array, "b v"], KVCache]:
+        decoder = bind(params).decoder
+        return decoder.decode(decoder.embed_tokens(tokens[:, None], compute_dtype), cache)
+
+    return ModelFns(model.init, model.axes, forward, unembed, prefill, decode)
+
+
+def add_lora(config: Llama3MedConfig, lora: Lora, params: Params, key: jax.Array) -> Params:
+    """Parameters of the plain model -> those of the model made with `lora`; computes the same at first.
+
+    With quantised base weights "the same" holds up to their rounding. Runs under jit.
+    """
+    return {**params, "decoder": llama.add_lora(config.decoder, lora, params["decoder"], key)}
+
+
+class Llama3Med(nnx.Module):
+    def __init__(self, config: Llama3MedConfig, *, lora: Lora | None, rngs: nnx.Rngs):
+        self.tower = vision.make_tower(config.vision, rngs=rngs)
+        self.connector = make_connector(config.connector, rngs=rngs)
+        self.decoder = Llama(config.decoder, lora=lora, rngs=rngs)
+        self.config = config
+
+    def inputs(self, batch: Batch, *, dtype: jnp.dtype, remat: Remat) -> Float[Array, "b s d"]:
+        """What the decoder reads: token embeddings, with image features where `image_index` says so."""
+        x = self.decoder.embed_tokens(batch["tokens"], dtype)
+        if batch["images"].shape[1] == 0:
+            return x
+        return splice(x, self._features(batch["images"], dtype, remat), batch["image_index"])
+
+    def _features(self, images: jax.Array, dtype: jnp.dtype, remat: Remat) -> Float[Array, "b m d"]:
+        flat = rearrange(images, "b i h w c -> (b i) h w c")
+        encoded = vision.encode_images(self.tower, self.config.vision, flat, dtype=dtype, remat=remat)
+        features = rearrange(self.connector(encoded), "(b i) n d -> b (i n) d", b=images.shape[0])
+        return shard(features, "batch", None, "activation_embed")
+
+
+def splice(
+    x: Float[Array, "b s d"], features: Float[Array, "b m d"], image_index: Int[Array, "b s"]
+) -> Float[Array, "b s d"]:
+    """`features[image_index]` where the index is not negative, else `x`.
+
+    An index beyond the features gives NaN, so that the loss shows it, and never another feature; the
+    data pipeline checks the indices, and `check_image_index` does so for a batch at hand.
+    """
+    index = jnp.maximum(image_index, 0)[..., None]
+    taken = jnp.take_along_axis(features, index, axis=1, mode="fill", fill_value=jnp.nan)
+    return jnp.where((image_index >= 0)[..., None], taken.astype(x.dtype), x)
+
+
+def check_image_index(batch: Batch, tokens_per_image: int) -> None:
+    """Checks on the host that each index lies inside the row's image slots.
+
+    Raises:
+        RunError: naming row, position, index and limit.
+    """
+    limit = batch["images"].shape[1] * tokens_per_image
+    index = np.asarray(batch["image_index"])
+    wrong = np.argwhere((index < -1) | (index >= limit))
+    if len(wrong):
+        row, place = wrong[0]
+        raise RunError(
+            f"image_index of row {row}, position {place} is {index[row, place]}, expected -1 to {limit - 1} "
+            f"({batch['images'].shape[1]} image slots of {tokens_per_image} tokens); {len(wrong)} such "
+            "positions. The batch was made for another model: check tokens per image and image slots."
+        )
+
+
+class Tune(Enum):
+    """What is trained of the decoder."""
+
+    FULL = "full"
+    LORA = "lora"
+    FROZEN = "frozen"
+
+
+def trainable(config: Llama3MedConfig, *, tower: bool, connector: bool, decoder: Tune) -> Callable[[str], bool]:
+    """A predicate on parameter paths, for `core.partition.split`.
+
+    Leaves of the tower that the chosen features never reach (such as the norm behind a skipped last
+    block) have no gradient and stay frozen.
+    """
+    unreached = {f"tower/{path}" for path in vision.vision_leaves_without_gradient(config.vision)}
+    parts: dict[str, Callable[[str], bool]] = {
+        "tower": lambda path: tower and path not in unreached,
+        "connector": lambda path: connector,
+        "decoder": lambda path: decoder is Tune.FULL or (decoder is Tune.LORA and is_adapter(path)),
+    }
+    return lambda path: parts[path.split("/", 1)[0]](path)
