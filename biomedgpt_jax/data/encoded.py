@@ -1,0 +1,154 @@
+"""A whole split as token ids: encoded once, kept on disk under a hash of all that decides it, then read at random.
+
+Every sample is checked before training starts, lengths are known for packing, and workers never tokenise.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.prompts import Template
+from biomedgpt_jax.data.source import PreparedSplit
+from biomedgpt_jax.data.tasks import Encoded, encode_sample
+from biomedgpt_jax.data.tokenizers import Tokenizer, fingerprint
+
+VERSION = 1  # raise it when the same inputs would encode to other ids
+CHUNK = 1024  # samples read at once
+Progress = Callable[[int, int], None]  # (samples done, samples in all)
+ARRAYS = ("numbers", "ids", "supervised", "starts", "images", "image_starts")
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A sample that breaks a rule and so was left out."""
+
+    number: int
+    reason: str
+
+
+class EncodedSplit:
+    """`encoded[i]` is the i-th usable sample of `split`; `numbers[i]` its number there."""
+
+    def __init__(self, split: PreparedSplit, folder: Path):
+        self.split = split
+        self.folder = folder
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Encoded:
+        span = slice(*self.starts[index : index + 2])
+        images = self.images[slice(*self.image_starts[index : index + 2])]
+        sample_id = f"{self.split.name} #{self.numbers[index]}"
+        return Encoded(sample_id, self.ids[span], self.supervised[span], tuple(images.tolist()))
+
+    def sample_id(self, index: int) -> str:
+        """The id that the data set gave to the i-th usable sample."""
+        return self.split[int(self.numbers[index])].id
+
+    def image_counts(self) -> np.ndarray:
+        """Images per usable sample, int64 [n]."""
+        return np.diff(self.image_starts)
+
+    def lengths(self, tokens_per_image: int) -> np.ndarray:
+        """Row tokens per usable sample, int64 [n]."""
+        return np.diff(self.starts) + self.image_counts() * (tokens_per_image - 1)
+
+    def _open(self) -> None:
+        arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        self.numbers, self.ids, self.supervised = arrays["numbers"], arrays["ids"], arrays["supervised"]
+        self.starts, self.images, self.image_starts = arrays["starts"], arrays["images"], arrays["image_starts"]
+        self.rejected = tuple(Rejected(**r) for r in json.loads((self.folder / "rejected.json").read_text()))
+
+    def __reduce__(self) -> tuple:
+        return EncodedSplit, (self.split, self.folder)
+
+
+def encode_split(
+    split: PreparedSplit,
+    template: Template,
+    tokenizer: Tokenizer,
+    cache_dir: str | Path,
+    skip_rejected: bool = False,
+    progress: Progress | None = None,
+) -> EncodedSplit:
+    """Encodes the split, or opens what an earlier call left in `cache_dir`.
+
+    Samples that break a rule are a DataError naming the first ones, or with `skip_rejected` are left out and listed
+    in `.rejected`.
+    """
+    folder = Path(cache_dir) / _key(split, template, tokenizer)
+    if not folder.is_dir():
+        _write(folder, split, template, tokenizer, progress)
+    encoded = EncodedSplit(split, folder)
+    if encoded.rejected and not skip_rejected:
+        shown = "; ".join(r.reason for r in encoded.rejected[:3])
+        raise DataError(
+            f"{split.name}: {len(encoded.rejected)} of {len(split)} samples can't be used: {shown}. "
+            "Repair them, or skip them by setting (they are counted)"
+        )
+    if not len(encoded):
+        raise DataError(f"{split.name} holds no usable sample ({len(split)} in all)")
+    return encoded
+
+
+def _key(split: PreparedSplit, template: Template, tokenizer: Tokenizer) -> str:
+    files = [(f.path, f.sha256) for f in split.manifest.splits[split.split].files]
+    parts = (VERSION, files, template, fingerprint(tokenizer))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _write(
+    folder: Path, split: PreparedSplit, template: Template, tokenizer: Tokenizer, progress: Progress | None
+) -> None:
+    """Builds the folder beside its place and renames it, so that it is whole or absent."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        samples: list[Encoded] = []
+        numbers: list[int] = []
+        rejected: list[dict] = []
+        for start in range(0, len(split), CHUNK):
+            chunk = range(start, min(start + CHUNK, len(split)))
+            for number, sample in zip(chunk, split.samples(chunk), strict=True):
+                try:
+                    samples.append(encode_sample(sample, template, tokenizer))
+                    numbers.append(number)
+                except DataError as error:
+                    rejected.append({"number": number, "reason": str(error)})
+            if progress:
+                progress(chunk.stop, len(split))
+        for name, array in _arrays(numbers, samples).items():
+            np.save(part / f"{name}.npy", array)
+        (part / "rejected.json").write_text(json.dumps(rejected))
+        try:
+            os.replace(part, folder)
+        except OSError:
+            # Another process finished the same folder first; its contents are equal.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _arrays(numbers: list[int], samples: list[Encoded]) -> dict[str, np.ndarray]:
+    def starts(sizes: list[int]) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    return {
+        "numbers": np.array(numbers, np.int64),
+        "ids": np.concatenate([s.ids for s in samples] or [np.zeros(0, np.int32)]),
+        "supervised": np.concatenate([s.supervised for s in samples] or [np.zeros(0, bool)]),
+        "starts": starts([len(s.ids) for s in samples]),
+        "images": np.array([n for s in samples for n in s.images], np.int64),
+        "image_starts": starts([len(s.images) for s in samples]),
+    }
