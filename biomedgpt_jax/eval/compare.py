@@ -40,17 +40,13 @@ def load(folder: str) -> Evaluation:
     root = epath.Path(folder)
     summary = _parse(_read(root / SCORES), f"{root / SCORES}")
     if not isinstance(summary, dict) or not {"protocol", "data_hash"} <= summary.keys():
-        raise RunError(
-            f"{root / SCORES} has no protocol and data_hash; it was not written by `biomedgpt eval`"
-        )
+        raise RunError(f"{root / SCORES} has no protocol and data_hash; it was not written by `biomedgpt eval`")
     rows: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(_read(root / PREDICTIONS).splitlines(), 1):
         where = f"{root / PREDICTIONS}, line {number}"
         row = _parse(line, where)
         if not isinstance(row, dict) or not {"id", "task", "answer_type", "cluster", "scores"} <= row.keys():
-            raise RunError(
-                f"{where}: a row needs id, task, answer_type, cluster and scores. Run the evaluation again"
-            )
+            raise RunError(f"{where}: a row needs id, task, answer_type, cluster and scores. Run the evaluation again")
         if row["id"] in rows:
             raise RunError(f"{where}: sample {row['id']} stands there twice. Run the evaluation again")
         rows[row["id"]] = row

@@ -129,9 +129,7 @@ def pick(logits: jax.Array, limits: Limits, sampling: Sampling, key: jax.Array) 
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
-def _generate(
-    model: ModelFns, params: Params, batch: Batch, limits: Limits, sampling: Sampling, key: jax.Array
-):
+def _generate(model: ModelFns, params: Params, batch: Batch, limits: Limits, sampling: Sampling, key: jax.Array):
     stops = jnp.array(limits.stop_ids, jnp.int32)
 
     def follow(step, logits, tokens, lengths, done, finite):
@@ -155,9 +153,7 @@ def _generate(
     logits, cache = model.prefill(params, batch, limits.cache_length)
     b = logits.shape[0]
     tokens = jnp.zeros((b, limits.max_new_tokens), jnp.int32)
-    token, *written = follow(
-        0, logits, tokens, jnp.zeros(b, jnp.int32), jnp.zeros(b, bool), jnp.ones(b, bool)
-    )
+    token, *written = follow(0, logits, tokens, jnp.zeros(b, jnp.int32), jnp.zeros(b, bool), jnp.ones(b, bool))
     *_, tokens, lengths, _, finite = jax.lax.while_loop(running, body, (1, token, cache, *written))
     return tokens, lengths, finite
 

@@ -97,9 +97,7 @@ def chosen(text: str, choices: Sequence[str]) -> tuple[str, ...]:
     for choice in dict.fromkeys(words(choice) for choice in choices):
         n = len(choice)
         spans += [(i, i + n, choice) for i in range(len(said) - n + 1) if said[i : i + n] == choice]
-    outer = [
-        choice for i, j, choice in spans if not any(a <= i and j <= b and b - a > j - i for a, b, _ in spans)
-    ]
+    outer = [choice for i, j, choice in spans if not any(a <= i and j <= b and b - a > j - i for a, b, _ in spans)]
     return tuple(dict.fromkeys(" ".join(choice) for choice in outer))
 
 

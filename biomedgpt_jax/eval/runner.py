@@ -14,9 +14,7 @@ from biomedgpt_jax.eval.protocols import Protocol
 from biomedgpt_jax.eval.questions import Question
 from biomedgpt_jax.eval.summary import Answered, Summary, cluster_labels, score, summarise
 
-Progress = Callable[
-    [int, int, float | None], None
-]  # answered, all, seconds left (None before the first batch)
+Progress = Callable[[int, int, float | None], None]  # answered, all, seconds left (None before the first batch)
 
 
 def answer_all(
@@ -43,9 +41,7 @@ def answer_all(
         batch = dict(batch)
         samples = np.asarray(batch.pop("samples")).reshape(len(batch["tokens"]), -1)
         if (samples[:, 1:] >= 0).any():
-            raise RunError(
-                "an evaluation batch has several samples in one row; decoding needs one prompt per row"
-            )
+            raise RunError("an evaluation batch has several samples in one row; decoding needs one prompt per row")
         rows = np.flatnonzero(samples[:, 0] >= 0)
         if not len(rows):
             continue
@@ -55,9 +51,7 @@ def answer_all(
             _check_number(number, questions, answers)
             text = to_text(np.asarray(tokens[row, : lengths[row]]).tolist()).strip()
             truncated = bool(lengths[row] == tokens.shape[1])
-            answers[number] = Answered(
-                questions[number], text, truncated, score(protocol, questions[number], text)
-            )
+            answers[number] = Answered(questions[number], text, truncated, score(protocol, questions[number], text))
         if progress:
             rate = (time.monotonic() - start) / len(answers)
             progress(len(answers), len(questions), rate * (len(questions) - len(answers)))
@@ -90,9 +84,7 @@ def evaluate(
     """
     repeated = len(questions) - len({question.id for question in questions})
     if not questions or repeated:
-        raise RunError(
-            f"a split to score needs distinct questions; found {len(questions)}, {repeated} ids repeated"
-        )
+        raise RunError(f"a split to score needs distinct questions; found {len(questions)}, {repeated} ids repeated")
     answered = answer_all(batches, questions, generate, to_text, protocol, progress)
     summary = summarise(protocol, answered, train, train_source)
     write(folder, summary, answered, facts)
@@ -133,10 +125,6 @@ def _write_whole(path: epath.Path, text: str) -> None:
 
 def _check_number(number: int, questions: Sequence[Question], answers: Mapping[int, Answered]) -> None:
     if number >= len(questions):
-        raise RunError(
-            f"an evaluation batch asks sample {number}, but the split has {len(questions)} questions"
-        )
+        raise RunError(f"an evaluation batch asks sample {number}, but the split has {len(questions)} questions")
     if number in answers:
-        raise RunError(
-            f"sample {questions[number].id} was asked twice; an evaluation goes through the split once"
-        )
+        raise RunError(f"sample {questions[number].id} was asked twice; an evaluation goes through the split once")

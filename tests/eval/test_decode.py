@@ -69,9 +69,7 @@ def test_the_loop_ends_when_all_rows_have_stopped():
     """The word after the last stop is NaN for this model: a loop that went on would be refused."""
     poisoned = echo(lambda token: jnp.where(token[:, None] == 0, jnp.nan, jax.nn.one_hot(token, WORDS)))
     even = [[3, 1, STOP], [5, 2, STOP]]
-    _, lengths = decode.greedy(
-        poisoned, PARAMS, batch_of(even), max_new_tokens=8, stop_ids=(STOP,), cache_length=16
-    )
+    _, lengths = decode.greedy(poisoned, PARAMS, batch_of(even), max_new_tokens=8, stop_ids=(STOP,), cache_length=16)
     assert lengths.tolist() == [2, 2]
     # a row that has ended may hold anything while others run
     decode.greedy(

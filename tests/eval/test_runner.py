@@ -147,9 +147,7 @@ def test_compare_pairs_the_questions(tmp_path):
 
 def test_compare_refuses_what_is_not_comparable(tmp_path):
     evaluate(tmp_path / "a")
-    evaluate(
-        tmp_path / "b", questions=[replace(q, truth="no" if q.id == "q0" else q.truth) for q in QUESTIONS]
-    )
+    evaluate(tmp_path / "b", questions=[replace(q, truth="no" if q.id == "q0" else q.truth) for q in QUESTIONS])
     a, b = compare.load(str(tmp_path / "a")), compare.load(str(tmp_path / "b"))
     with pytest.raises(RunError, match="their data differ"):
         compare.compare(a, b)
