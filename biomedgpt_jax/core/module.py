@@ -65,12 +65,12 @@ class Functional(Generic[M]):
 
     @cached_property
     def _abstract(self) -> tuple[Any, Any]:
-        return nnx.split(nnx.eval_shape(lambda: self.construct(nnx.Rngs(params=0))))
+        return _abstractly(self.construct)
 
 
 def stack(make_block: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M:
     """`count` copies of a block as one module whose parameters carry a leading `layers` axis."""
-    graph = nnx.graphdef(nnx.eval_shape(lambda: make_block(nnx.Rngs(params=0))))
+    graph, _ = _abstractly(make_block)
     keys = jax.random.split(rngs.params(), count)
     stacked = jax.vmap(lambda key: nnx.state(make_block(nnx.Rngs(params=key))))(keys)
     for _, variable in nnx.to_flat_state(stacked):
@@ -96,6 +96,22 @@ def scan(
         return step(nnx.merge(graph, block_state), carry, x)
 
     return jax.lax.scan(_checkpointed(body, remat), carry, (state, xs))
+
+
+def _abstractly(construct: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:
+    """The graph of a module and its state as shapes.
+
+    nnx.eval_shape would read our logical axes as axes of the mesh in context.
+    """
+    graphs = []
+
+    def build() -> Any:
+        graph, state = nnx.split(construct(nnx.Rngs(params=0)))
+        graphs.append(graph)
+        return state
+
+    state = jax.eval_shape(build)
+    return graphs[0], state
 
 
 def _checkpointed(body: Callable, remat: Remat) -> Callable:

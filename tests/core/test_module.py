@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from biomedgpt_jax.core.module import Functional, Remat, param, scan, stack
+from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 
 NORMAL = jax.nn.initializers.normal(0.5)
 
@@ -56,6 +57,15 @@ def test_axes_follow_the_parameters():
     }
     shapes = jax.tree.map(jnp.shape, functional.init(jax.random.key(0)), is_leaf=lambda x: hasattr(x, "shape"))
     assert shapes["layers"] == {"kernel": (4, 3, 3), "bias": (4, 3)}
+
+
+def test_logical_axes_are_no_mesh_axes():
+    """Under a mesh, construction, axes and binding work as without one."""
+    with jax.set_mesh(make_mesh(MeshShape(data=1, fsdp=4, tensor=2, context=1))):
+        functional = Functional(Tower)
+        params = functional.init(jax.random.key(0))
+        assert functional.axes()["last"]["bias"] == ("mlp",)
+        assert functional.bind(params)(jnp.ones((2, 3))).shape == (2, 3)
 
 
 def test_layers_start_different():
