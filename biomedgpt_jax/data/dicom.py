@@ -6,12 +6,14 @@ Formulas: DICOM PS3.3 C.7.6.3 (photometric interpretation), C.11.1 (modality) an
 
 import io
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from biomedgpt_jax.data.errors import DataError
 
+T = TypeVar("T")
 INSTALL = "DICOM needs pydicom and its decoders: pip install 'biomedgpt-jax[medical]'"
 
 
@@ -27,6 +29,15 @@ def decode(data: bytes, name: str = "image", frame: int = 0, window: tuple[float
     else the header's VOI LUT, else the image's own range without its padding value; MONOCHROME1 is inverted.
     Colour: RGB as stored, YBR and palettes converted. Raises DataError with the reason.
     """
+    return _read(data, name, lambda dataset: _render(dataset, name, frame, window))
+
+
+def frame_count(data: bytes, name: str = "image") -> int:
+    """Number of frames of a DICOM file."""
+    return _read(data, name, _frames)
+
+
+def _read(data: bytes, name: str, use: Callable[[Any], T]) -> T:
     try:
         import pydicom
     except ImportError as reason:
@@ -34,8 +45,7 @@ def decode(data: bytes, name: str = "image", frame: int = 0, window: tuple[float
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd but readable headers are common in real files
-            dataset = pydicom.dcmread(io.BytesIO(data))
-            return _render(dataset, name, frame, window)
+            return use(pydicom.dcmread(io.BytesIO(data)))
     except DataError:
         raise
     # pydicom and the codec plugins raise nearly every kind of exception on damaged files.
@@ -48,9 +58,8 @@ def _render(dataset: Any, name: str, frame: int, window: tuple[float, float] | N
 
     if "PixelData" not in dataset:
         raise DataError(f"{name}: this DICOM file holds no image ({dataset.get('SOPClassUID', 'no SOP class')})")
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if not 0 <= frame < frames:
-        raise DataError(f"{name}: frame {frame} asked, the file holds frames 0 to {frames - 1}")
+    if not 0 <= frame < _frames(dataset):
+        raise DataError(f"{name}: frame {frame} asked, the file holds frames 0 to {_frames(dataset) - 1}")
     pixels = pixel_array(dataset, index=frame)
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":
@@ -95,6 +104,10 @@ def apply_window(values: np.ndarray, center: float, width: float, function: str 
     else:
         shown = (values - (center - 0.5)) / max(width - 1.0, 1e-9) + 0.5
     return np.rint(np.clip(shown, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _frames(dataset: Any) -> int:
+    return int(dataset.get("NumberOfFrames") or 1)
 
 
 def _frame_item(dataset: Any, frame: int, sequence: str) -> Any:

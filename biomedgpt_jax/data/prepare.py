@@ -103,7 +103,7 @@ def _open_raw(
 def _fingerprint(spec: DatasetSpec, raw: Raw, shard_rows: int) -> str:
     """Changes with the data set, the sizes of its deciding files, and the cut into shards."""
     files = sorted((path.name, path.stat().st_size) for path in raw.files)
-    asked = json.dumps([FORMAT, spec.name, list(raw.splits), files, shard_rows])
+    asked = json.dumps([FORMAT, spec.name, list(raw.splits), files, raw.identity, shard_rows])
     return hashlib.sha256(asked.encode()).hexdigest()
 
 

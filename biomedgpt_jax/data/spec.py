@@ -31,11 +31,14 @@ class RawSplit:
 
 @dataclass(frozen=True)
 class Raw:
-    """Raw data ready to be read. `files`: those that decide its contents (another size means other data)."""
+    """Raw data ready to be read. `files`: those that decide its contents (another size means other data);
+    `identity` says the same for data that is made, not read from files.
+    """
 
     splits: Mapping[str, RawSplit]
     files: tuple[Path, ...]
     sources: tuple[Source, ...] = ()
+    identity: str = ""
 
 
 @dataclass(frozen=True)
