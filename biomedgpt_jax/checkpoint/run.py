@@ -1,0 +1,129 @@
+"""The checkpoints of one run: what changes, the data iterator, and a record, per step.
+
+    <workdir>/base/<hash>/               the frozen parameters, once (base.py)
+    <workdir>/checkpoints/<step>/
+        trainable/  optimizer/           Orbax arrays, readable onto any mesh
+        data/                            the Grain iterator, one file per process
+        record/                          {"config", "base", "leaves"} as JSON
+
+Orbax writes in the background and makes a step visible by its last operation; what a killed process
+left unfinished is ignored and removed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grain.checkpoint
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+
+from biomedgpt_jax.checkpoint.base import load_base
+from biomedgpt_jax.checkpoint.fingerprint import path_leaves
+from biomedgpt_jax.checkpoint.weights import check_leaves
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.types import TrainState
+
+_ITEMS = ("trainable", "optimizer", "data", "record")
+
+
+class RunCheckpoints:
+    """Saves and restores the steps of the run in `workdir`; a context manager that waits for writing.
+
+    Args:
+        workdir: local or remote folder; made when absent.
+        keep: how many of the newest steps stay on disk; None keeps all.
+        read_only: for a look into another run, which may be writing.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, keep: int | None, read_only: bool = False):
+        self.workdir = epath.Path(workdir).resolve()
+        self._manager = ocp.CheckpointManager(
+            self.workdir / "checkpoints",
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, cleanup_tmp_directories=not read_only, read_only=read_only
+            ),
+            item_names=_ITEMS,
+            item_handlers={"data": grain.checkpoint.CheckpointHandler()},
+        )
+
+    def __enter__(self) -> "RunCheckpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """The newest finished step, None in a new run."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, data: Any, *, config: Mapping[str, Any], base: str) -> None:
+        """Starts writing step `step`; returns when the state may be donated. An existing step is left as is.
+
+        `data` is the Grain iterator, which must stand right behind the last batch that was trained on.
+        """
+        if step in self._manager.all_steps():
+            return
+        leaves = {path: list(leaf.shape) for path, leaf in path_leaves(_changing(state)).items()}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                trainable=ocp.args.PyTreeSave(state.trainable),
+                optimizer=ocp.args.PyTreeSave(state.opt_state),
+                data=grain.checkpoint.CheckpointSave(data),
+                record=ocp.args.JsonSave({"config": dict(config), "base": base, "leaves": leaves}),
+            ),
+        )
+
+    def wait(self) -> None:
+        """Blocks until everything that `save` began is on disk."""
+        self._manager.wait_until_finished()
+
+    def record(self, step: int) -> dict[str, Any]:
+        """What was saved beside the arrays of `step`: config, hash of the base, shapes by path."""
+        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+
+    def restore(self, step: int, abstract: TrainState, data: Any) -> tuple[TrainState, str]:
+        """Returns the state of `step` laid out as `abstract` says and the base's hash; sets `data` back.
+
+        Raises:
+            RunError: the checkpoint is of another model or tuning, or its data iterator does not fit.
+        """
+        record = self.record(step)
+        check_leaves(
+            self.workdir / "checkpoints" / str(step),
+            path_leaves(_changing(abstract)),
+            {path: tuple(shape) for path, shape in record["leaves"].items()},
+        )
+        arrays = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                trainable=_placed_restore(abstract.trainable), optimizer=_placed_restore(abstract.opt_state)
+            ),
+        )
+        self._restore_data(step, data)
+        return TrainState(
+            step=jax.device_put(jnp.int32(step), abstract.step.sharding),
+            trainable=arrays["trainable"],
+            frozen=load_base(self.workdir, record["base"], abstract.frozen),
+            opt_state=arrays["optimizer"],
+        ), record["base"]
+
+    def _restore_data(self, step: int, data: Any) -> None:
+        try:
+            self._manager.restore(step, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(data)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{self.workdir / 'checkpoints' / str(step) / 'data'}: the saved position in the data does not "
+                f"fit the present pipeline ({error}). Data, batch size, workers and number of processes must be "
+                "those of the run; otherwise start a new one from these weights in another workdir."
+            ) from error
+
+
+def _changing(state: TrainState) -> dict[str, Any]:
+    return {"trainable": state.trainable, "optimizer": state.opt_state}
+
+
+def _placed_restore(abstract: Any) -> ocp.args.PyTreeRestore:
+    return ocp.args.PyTreeRestore(item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))

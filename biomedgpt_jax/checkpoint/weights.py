@@ -1,0 +1,151 @@
+"""A folder of weights: Orbax arrays, and a table that says what they must be.
+
+    <folder>/arrays/        Orbax, one entry per parameter, readable onto any mesh
+    <folder>/weights.json   {"meta", "hash", "leaves": {path: {shape, dtype, digest}}}, written last
+
+Without weights.json the folder is unfinished. Imported models, a run's frozen base and exported merges
+all are such folders.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from biomedgpt_jax.checkpoint.fingerprint import LeafRecord, leaf_records, path_leaves, tree_hash
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.partition import from_leaf_paths
+from biomedgpt_jax.core.types import Params
+
+TABLE = "weights.json"
+
+
+def save_weights(path: epath.PathLike, params: Params, meta: Mapping[str, Any]) -> str:
+    """Writes a folder of weights and returns its hash; what is half written is never taken for whole.
+
+    Raises:
+        RunError: the folder already holds finished weights.
+    """
+    folder = epath.Path(path).resolve()
+    if (folder / TABLE).exists():
+        raise RunError(f"{folder} already holds weights. Choose another folder or delete this one.")
+    records = leaf_records(params)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(folder / "arrays", args=ocp.args.PyTreeSave(params), force=True)
+    table = {
+        "meta": dict(meta),
+        "hash": tree_hash(records),
+        "leaves": {leaf: asdict(record) for leaf, record in records.items()},
+    }
+    if jax.process_index() == 0:
+        write_atomically(folder / TABLE, json.dumps(table, indent=1))
+    return table["hash"]
+
+
+def load_weights(path: epath.PathLike, expected: Params, *, prefix: str = "") -> Params:
+    """Reads the leaves of `expected`, each cast and placed as its `ShapeDtypeStruct` says.
+
+    Args:
+        path: a folder made by `save_weights`.
+        expected: nested dict of ShapeDtypeStructs with shardings; all of the folder or a part of it.
+        prefix: where the folder's tree hangs in the expected one ("decoder"), "" for the root.
+
+    Raises:
+        RunError: the folder is missing or unfinished, a key is missing or of another shape, or the
+            stored bits are not those that were written.
+    """
+    folder = epath.Path(path).resolve()
+    records = weights_records(folder)
+    wanted = {_without(prefix, leaf): like for leaf, like in path_leaves(expected).items()}
+    check_leaves(folder / TABLE, wanted, {leaf: r.shape for leaf, r in records.items()})
+    # Read as stored first: the digest is of those bits, and a cast would change them.
+    stored = {
+        leaf: jax.ShapeDtypeStruct(like.shape, records[leaf].dtype, sharding=like.sharding)
+        for leaf, like in wanted.items()
+    }
+    arrays = path_leaves(read_arrays(folder / "arrays", from_leaf_paths(stored)))
+    found = leaf_records(from_leaf_paths(arrays))
+    broken = [leaf for leaf in arrays if found[leaf].digest != records[leaf].digest]
+    if broken:
+        raise RunError(
+            f"{folder}: the bits of {', '.join(sorted(broken)[:5])} are not those that were written "
+            f"({len(broken)} of {len(arrays)} arrays). The folder is damaged; import or copy it again."
+        )
+    cast = {leaf: array.astype(wanted[leaf].dtype) for leaf, array in arrays.items()}
+    return from_leaf_paths({f"{prefix}/{leaf}" if prefix else leaf: array for leaf, array in cast.items()})
+
+
+def weights_table(path: epath.PathLike) -> dict[str, Any]:
+    """The contents of weights.json.
+
+    Raises:
+        RunError: there is none, or it is not readable as such.
+    """
+    file = epath.Path(path).resolve() / TABLE
+    if not file.exists():
+        there = "the folder does not exist" if not file.parent.exists() else "no such file (unfinished?)"
+        raise RunError(f"{file}: {there}. Expected a folder made by `biomedgpt import` or by a run.")
+    try:
+        table = json.loads(file.read_text())
+        table["leaves"], table["hash"], table["meta"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} is not a table of weights ({error!r}). Import or copy it again.") from error
+    return table
+
+
+def weights_records(path: epath.PathLike) -> dict[str, LeafRecord]:
+    """The stored leaves of a folder of weights, by path."""
+    return {
+        leaf: LeafRecord(tuple(record["shape"]), record["dtype"], record["digest"])
+        for leaf, record in weights_table(path)["leaves"].items()
+    }
+
+
+def read_arrays(folder: epath.Path, abstract: Any) -> Any:
+    """Restores the leaves of `abstract` (a part of what is stored) from an Orbax folder onto their devices."""
+    if not path_leaves(abstract):
+        return abstract
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(
+            folder,
+            args=ocp.args.PyTreeRestore(
+                item=abstract,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                partial_restore=True,
+            ),
+        )
+
+
+def check_leaves(file: epath.PathLike, expected: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> None:
+    """Compares paths and shapes of what is wanted with what `file` holds.
+
+    Raises:
+        RunError: naming the file, the first keys, the expected and the found shapes.
+    """
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        raise RunError(
+            f"{file}: {len(missing)} expected keys are missing, first {', '.join(missing[:5])}; "
+            f"found {len(found)} keys, first {', '.join(sorted(found)[:5])}. Is it of the same model and tuning?"
+        )
+    wrong = [leaf for leaf in sorted(expected) if tuple(expected[leaf].shape) != tuple(found[leaf])]
+    if wrong:
+        details = "; ".join(
+            f"{leaf}: expected {tuple(expected[leaf].shape)}, found {tuple(found[leaf])}" for leaf in wrong[:5]
+        )
+        raise RunError(f"{file}: {len(wrong)} arrays have another shape. {details}. Check the model's size.")
+
+
+def write_atomically(file: epath.Path, text: str) -> None:
+    """Writes through a neighbour file and a rename, so that readers see the old text or the new one."""
+    draft = file.parent / f".{file.name}.partial"
+    draft.write_text(text)
+    draft.replace(file)
+
+
+def _without(prefix: str, leaf: str) -> str:
+    return leaf.removeprefix(f"{prefix}/") if prefix else leaf
