@@ -85,10 +85,10 @@ def connector_from_name(name: str, in_widths: tuple[int, ...], out_width: int) -
     Raises:
         UsageError: an unknown name, or one that does not fit the number of towers or the widths.
     """
-    mlp = re.fullmatch(r"mlp([1-9]\d*)x_(gelu|relu)", name)
+    mlp = re.fullmatch(r"mlp([2-9]|[1-9]\d+)x_(gelu|relu)", name)
     if not mlp and name not in _PUBLISHED:
         raise UsageError(
-            f'Connector "{name}" is unknown; there are mlpNx_gelu and mlpNx_relu (mlp2x_gelu, ...), '
+            f'Connector "{name}" is unknown; there are mlpNx_gelu and mlpNx_relu with N from 2 (one layer is linear), '
             f"{', '.join(sorted(_PUBLISHED))}."
         )
     towers = 2 if name == "mof_mlp" else 1
