@@ -1,6 +1,6 @@
 """A sample to token ids, loss mask and image order; the rules that every sample must obey are checked here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -49,7 +49,8 @@ def encode_sample(sample: Sample, template: Template, tokenizer: Tokenizer) -> E
 def encode_prompt(sample: Sample, template: Template, tokenizer: Tokenizer) -> Encoded:
     """The same up to where the last answer would begin; nothing is supervised."""
     turns = _checked_turns(sample)
-    return _encode(sample, render(template, [*turns[:-1], (turns[-1][0], None)]), tokenizer)
+    encoded = _encode(sample, render(template, [*turns[:-1], (turns[-1][0], None)]), tokenizer)
+    return replace(encoded, supervised=np.zeros(len(encoded.ids), bool))
 
 
 def expanded_length(encoded: Encoded, tokens_per_image: int) -> int:

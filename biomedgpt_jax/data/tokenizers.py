@@ -4,6 +4,7 @@
 no begin-of-text is added. Special tokens come from `special` alone, so data can't forge a turn of a chat.
 """
 
+import abc
 import base64
 import hashlib
 import json
@@ -11,8 +12,8 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
+import numpy as np
 import sentencepiece
 import tiktoken
 import tokenizers
@@ -52,8 +53,8 @@ TRAINED_SPECIAL = (
 )
 
 
-class Tokenizer(Protocol):
-    """What the rest of the package knows of a tokenizer."""
+class Tokenizer(abc.ABC):
+    """What the rest of the package knows of a tokenizer, and the rules about special tokens that all share."""
 
     vocab_size: int
     bos_id: int | None  # None: texts start without one
@@ -65,17 +66,55 @@ class Tokenizer(Protocol):
     special_ids: dict[str, int]
     files: tuple[Path, ...]
 
+    @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of ordinary text."""
-        ...
 
     def special(self, name: str) -> int:
         """Id of a special token by its literal name; DataError if the vocabulary has none."""
-        ...
+        if name not in self.special_ids:
+            known = ", ".join(list(self.special_ids)[:12])
+            raise DataError(f"tokenizer {self.files[0]} has no special token {name!r}; it has {known}, ...")
+        return self.special_ids[name]
 
-    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+    def decode(self, ids: Iterable[int] | np.ndarray, skip_special: bool = True) -> str:
         """Text of ids; special tokens are left out, or written by name."""
-        ...
+        ids = [int(i) for i in ids]
+        if skip_special:
+            return self._decode_text([i for i in ids if i not in self._special_names])
+        parts: list[str] = []
+        run: list[int] = []
+        for i in ids:
+            if i in self._special_names:
+                parts += [self._decode_text(run), self._special_names[i]]
+                run = []
+            else:
+                run.append(i)
+        return "".join([*parts, self._decode_text(run)])
+
+    @abc.abstractmethod
+    def _decode_text(self, ids: list[int]) -> str:
+        """Text of ids without special tokens."""
+
+    def _finish(self, bos: int | None, eos: int, pad: int | None, image_token: str | None, unk: int | None) -> None:
+        self.bos_id, self.eos_id = bos, eos
+        self.pad_id = eos if pad is None else pad
+        self.image_token_id = self._find_image_token(image_token, unk)
+        self.stop_ids = tuple(dict.fromkeys([eos, *(self.special_ids[n] for n in STOP_NAMES if n in self.special_ids)]))
+        self._special_names = {i: name for name, i in self.special_ids.items()}
+
+    def _find_image_token(self, image_token: str | None, unk: int | None) -> int:
+        if image_token is not None:
+            return self.special(image_token)
+        for name in IMAGE_NAMES:
+            if name in self.special_ids:
+                return self.special_ids[name]
+        if unk is None:
+            raise DataError(
+                f"tokenizer {self.files[0]} has none of {', '.join(IMAGE_NAMES)} to mark image positions; "
+                "name a special token that its texts never use (image_token)"
+            )
+        return unk
 
 
 def load_tokenizer(path: str | Path, image_token: str | None = None) -> Tokenizer:
@@ -116,65 +155,7 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     return digest.hexdigest()
 
 
-class _Special:
-    """The rules about special tokens that all three kinds share."""
-
-    kind: str
-    vocab_size: int
-    bos_id: int | None
-    eos_id: int
-    pad_id: int
-    image_token_id: int
-    stop_ids: tuple[int, ...]
-    adds_space: bool
-    special_ids: dict[str, int]
-    files: tuple[Path, ...]
-
-    def special(self, name: str) -> int:
-        if name not in self.special_ids:
-            known = ", ".join(list(self.special_ids)[:12])
-            raise DataError(f"tokenizer {self.files[0]} has no special token {name!r}; it has {known}, ...")
-        return self.special_ids[name]
-
-    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        ids = [int(i) for i in ids]
-        if skip_special:
-            return self._decode_text([i for i in ids if i not in self._special_names])
-        parts: list[str] = []
-        run: list[int] = []
-        for i in ids:
-            if i in self._special_names:
-                parts += [self._decode_text(run), self._special_names[i]]
-                run = []
-            else:
-                run.append(i)
-        return "".join([*parts, self._decode_text(run)])
-
-    def _decode_text(self, ids: list[int]) -> str:
-        raise NotImplementedError
-
-    def _finish(self, bos: int | None, eos: int, pad: int | None, image_token: str | None, unk: int | None) -> None:
-        self.bos_id, self.eos_id = bos, eos
-        self.pad_id = eos if pad is None else pad
-        self.image_token_id = self._find_image_token(image_token, unk)
-        self.stop_ids = tuple(dict.fromkeys([eos, *(self.special_ids[n] for n in STOP_NAMES if n in self.special_ids)]))
-        self._special_names = {i: name for name, i in self.special_ids.items()}
-
-    def _find_image_token(self, image_token: str | None, unk: int | None) -> int:
-        if image_token is not None:
-            return self.special(image_token)
-        for name in IMAGE_NAMES:
-            if name in self.special_ids:
-                return self.special_ids[name]
-        if unk is None:
-            raise DataError(
-                f"tokenizer {self.files[0]} has none of {', '.join(IMAGE_NAMES)} to mark image positions; "
-                "name a special token that its texts never use (image_token)"
-            )
-        return unk
-
-
-class TiktokenTokenizer(_Special):
+class TiktokenTokenizer(Tokenizer):
     """Meta's Llama-3 `tokenizer.model`: lines of base64 bytes and rank; 256 special ids come after the ranks."""
 
     def __init__(self, path: Path, image_token: str | None = None):
@@ -196,7 +177,7 @@ class TiktokenTokenizer(_Special):
         return self._encoding.decode(ids)
 
 
-class HuggingFaceTokenizer(_Special):
+class HuggingFaceTokenizer(Tokenizer):
     """A `tokenizer.json`, with tokenizer_config.json and generation_config.json beside it where present."""
 
     def __init__(self, path: Path, image_token: str | None = None):
@@ -242,7 +223,7 @@ class HuggingFaceTokenizer(_Special):
         return bos if start == [bos] or config.get("add_bos_token") is True else None
 
 
-class SentencePieceTokenizer(_Special):
+class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece `.model`; control pieces are its special tokens."""
 
     def __init__(self, path: Path, image_token: str | None = None):
