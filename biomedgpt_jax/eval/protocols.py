@@ -20,7 +20,7 @@ class Protocol:
     name: str
     version: str
     score: Callable[[str, str, Mapping[str, Any]], Scores]  # (prediction, truth, meta) -> each score in 0..1
-    headline: str  # the score that stands for a group in a table
+    headline: Mapping[str, str]  # answer type -> the score that stands for its questions in a table
 
     @property
     def id(self) -> str:
@@ -61,7 +61,7 @@ def _closed(prediction: str, truth: str, meta: Mapping[str, Any], exact: float) 
     return float(metrics.chosen(prediction, choices) == right)
 
 
-STRICT_V1 = Protocol("strict", "v1", strict, "accuracy")
+STRICT_V1 = Protocol("strict", "v1", strict, {"open": "accuracy", "closed": "accuracy"})
 PROTOCOLS = {protocol.id: protocol for protocol in (STRICT_V1,)}
 
 

@@ -53,6 +53,7 @@ class Group:
     n: int
     clusters: int  # distinct images or cases
     truncated: int
+    headline: str  # the score to show where only one is shown
     scores: dict[str, Estimate]
     baseline: Baseline | None  # None: the training split has no question of this group
 
@@ -62,7 +63,6 @@ class Summary:
     """All groups of one evaluation, and what must be equal for another to be comparable."""
 
     protocol: str
-    headline: str  # the score to show where only one is shown
     data_hash: str
     n: int
     interval: str
@@ -98,7 +98,7 @@ def summarise(
         _group(protocol, key, rows, majority.get(key), train_source) for key, rows in sorted(grouped.items())
     )
     digest = data_hash(row.question for row in answered)
-    return Summary(protocol.id, protocol.headline, digest, len(answered), INTERVAL, groups)
+    return Summary(protocol.id, digest, len(answered), INTERVAL, groups)
 
 
 def estimate(values: Sequence[float], clusters: Sequence[str] | None) -> Estimate:
@@ -116,11 +116,12 @@ def _group(
     protocol: Protocol, key: tuple[str, str], rows: Sequence[Answered], majority: str | None, source: str
 ) -> Group:
     clusters = cluster_labels([row.question for row in rows])
+    headline = protocol.headline[key[1]]
     values = {name: [row.scores[name] for row in rows] for name in rows[0].scores}
     baseline = None
     if majority is not None:
         always = [score(protocol, row.question, majority) for row in rows]
-        differences = np.subtract(values[protocol.headline], [s[protocol.headline] for s in always])
+        differences = np.subtract(values[headline], [s[headline] for s in always])
         means = {name: float(np.mean([s[name] for s in always])) for name in values}
         baseline = Baseline(majority, source, means, estimate(differences.tolist(), clusters))
     return Group(
@@ -129,6 +130,7 @@ def _group(
         n=len(rows),
         clusters=len(set(clusters)),
         truncated=sum(row.truncated for row in rows),
+        headline=headline,
         scores={name: estimate(column, clusters) for name, column in values.items()},
         baseline=baseline,
     )

@@ -1,0 +1,66 @@
+from dataclasses import replace
+
+import pytest
+
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.eval.compare import compare, load
+from biomedgpt_jax.eval.protocols import STRICT_V1
+from biomedgpt_jax.eval.runner import write
+from biomedgpt_jax.eval.summary import summarise
+
+
+@pytest.fixture
+def evaluation(tmp_path, answered, train):
+    """A function: name, predictions -> an evaluation that was written and read again."""
+
+    def make(name: str, *predictions: str, asked=None):
+        rows = answered(*predictions, asked=asked)
+        write(str(tmp_path / name), summarise(STRICT_V1, rows, train, "train"), rows, {})
+        return load(str(tmp_path / name))
+
+    return make
+
+
+def test_compare_pairs_the_questions(evaluation):
+    a = evaluation("a", "yes", "yes", "no", "liver", "liver")
+    b = evaluation("b", "yes", "no", "no", "the liver", "liver")  # q1 is right now
+    found = {(d.answer_type, d.score): d for d in compare(a, b)}
+    closed = found["closed", "accuracy"]
+    assert (closed.task, closed.n, closed.mean_a, closed.mean_b) == ("vqa", 3, pytest.approx(2 / 3), 1)
+    # image a: +1 on 2 questions, image b: 0 on 1
+    assert (closed.difference.low, closed.difference.high) == (0, 0.5)
+    assert closed.difference.mean == pytest.approx(1 / 3)
+    assert found["open", "f1"].difference.mean == 0
+    back = {(d.answer_type, d.score): d for d in compare(b, a)}
+    assert back["closed", "accuracy"].difference.mean == pytest.approx(-1 / 3)
+
+
+def test_what_is_not_comparable_is_refused(evaluation, questions):
+    answers = ("yes", "yes", "no", "liver", "liver")
+    a = evaluation("a", *answers)
+    other = [replace(q, truth="no" if q.id == "q0" else q.truth) for q in questions]
+    with pytest.raises(RunError, match="their data differ"):
+        compare(a, evaluation("b", *answers, asked=other))
+    with pytest.raises(RunError, match=r"metric protocols differ \(strict/v1 and strict/v2\)"):
+        compare(a, replace(a, scores={**a.scores, "protocol": "strict/v2"}))
+    with pytest.raises(RunError, match="1 samples are in one of them only, for example q4"):
+        compare(a, replace(a, rows={k: v for k, v in a.rows.items() if k != "q4"}))
+
+
+def test_load_names_what_is_broken(evaluation, tmp_path):
+    with pytest.raises(RunError, match=r"cannot read .*scores\.json"):
+        load(str(tmp_path))
+    evaluation("a", "yes", "yes", "no", "liver", "liver")
+    file = tmp_path / "a" / "predictions.jsonl"
+    whole = file.read_text()
+    for extra, message in (
+        ('{"id": "q9"\n', "line 6: not JSON"),
+        ('{"id": "q9"}\n', "line 6: a row needs id, task"),
+        (whole.splitlines()[0] + "\n", "line 6: sample q0 stands there twice"),
+    ):
+        file.write_text(whole + extra)
+        with pytest.raises(RunError, match=rf"predictions\.jsonl, {message}"):
+            load(str(tmp_path / "a"))
+    (tmp_path / "a" / "scores.json").write_text("[]")
+    with pytest.raises(RunError, match="has no protocol and data_hash"):
+        load(str(tmp_path / "a"))
