@@ -28,11 +28,17 @@ class Picture:
 Cut = Callable[[bytes, str], list[Picture]]
 
 
-def windows(grid: int, plane: str | None = None) -> Cut:
-    """The whole picture, and grid x grid windows of 3/4 of its sides (0: the whole picture only)."""
+def windows(grid: int, plane: str | None = None, shown: tuple[float, float] | None = None) -> Cut:
+    """The whole picture, and grid x grid windows of 3/4 of its sides (0: the whole picture only).
+
+    `shown`: centre and width of the grey levels shown, for a DICOM file whose header states none.
+    """
 
     def cut(data: bytes, name: str) -> list[Picture]:
-        whole = _shrink(decode_rgb(data, (255, 255, 255), name))
+        if shown:
+            whole = _shrink(dicom.decode(data, name, window=shown))
+        else:
+            whole = _shrink(decode_rgb(data, (255, 255, 255), name))
         height, width = (3 * side // 4 for side in whole.shape[:2])
         tops = np.linspace(0, whole.shape[0] - height, grid).astype(int)
         lefts = np.linspace(0, whole.shape[1] - width, grid).astype(int)
@@ -52,8 +58,11 @@ def frames(count: int) -> Cut:
     return cut
 
 
-def tiles(count: int, size: int = TILE) -> Cut:
-    """`count` square tiles that show something (spread of grey levels), spread evenly over the picture."""
+def tiles(count: int, size: int = TILE, stretch: bool = False) -> Cut:
+    """`count` square tiles that show something (spread of grey levels), spread evenly over the picture.
+
+    `stretch`: each tile's own range becomes black to white, as a microscope's display does.
+    """
 
     def cut(data: bytes, name: str) -> list[Picture]:
         whole = decode_rgb(data, (255, 255, 255), name)
@@ -62,7 +71,8 @@ def tiles(count: int, size: int = TILE) -> Cut:
         found = [whole[top : top + size, left : left + size] for top in tops for left in lefts]
         spread = np.array([tile.std() for tile in found])
         full = [tile for tile, value in zip(found, spread, strict=True) if value >= np.median(spread)]
-        return [Picture(full[i]) for i in np.linspace(0, len(full) - 1, min(count, len(full))).astype(int)]
+        chosen = [full[i] for i in np.linspace(0, len(full) - 1, min(count, len(full))).astype(int)]
+        return [Picture(_grey_rgb(tile[..., 0], float(tile.max())) if stretch else tile) for tile in chosen]
 
     return cut
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -78,7 +79,7 @@ def prepare_dataset(
             with _pool(workers) as pool:
                 done = {
                     name: _write_split(partial / name, name, split, pool, progress or _silent, shard_rows)
-                    for name, split in raw.splits.items()
+                    for name, split in _with_totals(spec, raw).items()
                 }
             _check_counts(spec, done, max_bad_share, partial)
             _manifest(spec, raw, done, partial, fingerprint, command).write(partial)
@@ -98,6 +99,14 @@ def _open_raw(
             folder.mkdir(parents=True, exist_ok=True)
             spec.download(folder, report)
     return spec.read(folder)
+
+
+def _with_totals(spec: DatasetSpec, raw: Raw) -> dict[str, RawSplit]:
+    """Splits that cannot be counted before reading take the published number, for the progress bar."""
+    return {
+        name: split if split.total is not None else replace(split, total=spec.published.get(name))
+        for name, split in raw.splits.items()
+    }
 
 
 def _fingerprint(spec: DatasetSpec, raw: Raw, shard_rows: int) -> str:

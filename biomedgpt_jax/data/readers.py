@@ -3,12 +3,13 @@ its reason.
 """
 
 import json
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from biomedgpt_jax.data.errors import DataError
-from biomedgpt_jax.data.rows import BadRow, ImageFile, ImageRef, Row, inside, make_row
+from biomedgpt_jax.data.rows import BadRow, ImageFile, ImageMember, ImageRef, Row, inside, make_row
 
 # Some published files misspell the key.
 CONVERSATION_KEYS = ("conversations", "conversatons")
@@ -19,6 +20,30 @@ ImageFinder = Callable[[str], ImageRef]
 def files_in(root: Path) -> ImageFinder:
     """Finds images by their path relative to `root`; a path that leaves it is refused."""
     return lambda name: ImageFile(inside(root, name), name)
+
+
+def zips_in(archives: Iterable[Path], depth: int) -> ImageFinder:
+    """Finds images inside zip archives by the last `depth` parts of their path. Raises DataError for a bad
+    archive.
+    """
+    index: dict[tuple[str, ...], tuple[Path, str]] = {}
+    for archive in archives:
+        try:
+            with zipfile.ZipFile(archive) as packed:
+                members = packed.namelist()
+        except (OSError, zipfile.BadZipFile) as reason:
+            raise DataError(f"{archive}: not a whole zip archive ({reason}); fetch it again") from reason
+        for member in members:
+            index.setdefault(PurePosixPath(member).parts[-depth:], (archive, member))
+
+    def find(name: str) -> ImageRef:
+        inside(Path(), name)
+        found = index.get(PurePosixPath(name).parts[-depth:])
+        if found is None:
+            raise DataError(f"{name}: not in the image archives")
+        return ImageMember(*found, name)
+
+    return find
 
 
 def read_llava(path: Path, find_image: ImageFinder) -> Iterator[Row | BadRow]:
@@ -49,12 +74,15 @@ def llava_row(path: Path, row: int, entry: dict[str, Any], find_image: ImageFind
         row,
         id=str(entry.get("id", f"{path.stem}-{row}")),
         images=[find_image(name) for name in names],
-        turns=_turns(entry[key]),
+        turns=conversation_turns(entry[key]),
         meta=meta,
     )
 
 
-def _turns(messages: Any) -> list[tuple[str, str]]:
+def conversation_turns(messages: Any) -> list[tuple[str, str]]:
+    """LLaVA-style messages [{from, value}, ...] -> (question, answer) pairs; DataError when they do not
+    alternate.
+    """
     if not isinstance(messages, list):
         raise DataError(f"conversations: expected a list, found {type(messages).__name__}")
     said = []

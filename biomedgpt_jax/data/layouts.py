@@ -1,0 +1,106 @@
+"""How a folder of raw files becomes splits: each function here returns the `read` of a DatasetSpec.
+
+A user's own data is one call: `own_dataset("mine", llava_files({"train": "train.json"}, images="images"))`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.readers import files_in, read_llava
+from biomedgpt_jax.data.spec import DatasetSpec, Raw, RawSplit
+from biomedgpt_jax.data.tables import Columns, read_tables, table_splits
+from biomedgpt_jax.data.tfds_source import read_tfds, tfds_splits
+from biomedgpt_jax.data.tsv import read_biomedgpt_tsv, read_tsv
+
+Read = Callable[[Path], Raw]
+
+
+def own_dataset(
+    name: str, read: Read, *, title: str = "", licence: str = "not stated", source: str = "local files"
+) -> DatasetSpec:
+    """A data set of the user's own files."""
+    return DatasetSpec(
+        name=name,
+        title=title or name,
+        source=source,
+        licence=licence,
+        access="local",
+        citation="",
+        published={},
+        read=read,
+        download=None,
+    )
+
+
+def llava_files(splits: Mapping[str, str], images: str = ".") -> Read:
+    """LLaVA-style JSON or JSONL: split -> file, image paths relative to the folder `images`."""
+
+    def read(folder: Path) -> Raw:
+        paths = _files(folder, splits)
+        find = files_in(folder / images)
+        return _raw(paths, lambda path: read_llava(path, find))
+
+    return read
+
+
+def table_folder(columns: Columns, images: str = ".") -> Read:
+    """A Hugging Face datasets folder (Parquet or Arrow); its files name the splits."""
+
+    def read(folder: Path) -> Raw:
+        splits = table_splits(folder)
+        find = files_in(folder / images)
+        return Raw(
+            {
+                name: RawSplit(lambda files=files: read_tables(files, columns, find), None)
+                for name, files in splits.items()
+            },
+            tuple(path for files in splits.values() for path in files),
+        )
+
+    return read
+
+
+def tsv_files(splits: Mapping[str, str], images: str = ".") -> Read:
+    """Tab-separated files with a header line."""
+
+    def read(folder: Path) -> Raw:
+        find = files_in(folder / images)
+        return _raw(_files(folder, splits), lambda path: read_tsv(path, find))
+
+    return read
+
+
+def biomedgpt_files(splits: Mapping[str, str]) -> Read:
+    """BiomedGPT's headerless VQA files."""
+    return lambda folder: _raw(_files(folder, splits), read_biomedgpt_tsv)
+
+
+def tfds_folder(columns: Columns) -> Read:
+    """The version folder of a prepared TFDS data set (ArrayRecord)."""
+
+    def read(folder: Path) -> Raw:
+        find = files_in(folder)
+        return Raw(
+            {
+                name: RawSplit(lambda name=name: read_tfds(folder, name, columns, find), total)
+                for name, total in tfds_splits(folder).items()
+            },
+            (folder / "dataset_info.json",),
+        )
+
+    return read
+
+
+def _files(folder: Path, splits: Mapping[str, str]) -> dict[str, Path]:
+    paths = {name: folder / file for name, file in splits.items()}
+    missing = [str(path) for path in paths.values() if not path.is_file()]
+    if missing:
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise DataError(f"{', '.join(missing)}: no such file; {folder} holds: {found}")
+    return paths
+
+
+def _raw(paths: Mapping[str, Path], rows: Callable) -> Raw:
+    splits = {name: RawSplit(lambda path=path: rows(path), None) for name, path in paths.items()}
+    return Raw(splits, tuple(paths.values()))
