@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import qwix
 from flax import nnx
+from jax.typing import DTypeLike
 
 from biomedgpt_jax.core.module import Functional, parameters
 from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths, map_with_path
@@ -92,7 +93,7 @@ def is_adapter(path: str) -> bool:
     return path.rsplit("/", 1)[-1] in _ADAPTERS
 
 
-def cast_for_compute(params: Params, dtype: jnp.dtype) -> Params:
+def cast_for_compute(params: Params, dtype: DTypeLike) -> Params:
     """Casts adapters and quantisation scales, which Qwix multiplies as they are, to the activations' dtype."""
 
     def cast(path: str, leaf: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.module import Initializer, param
@@ -46,7 +47,7 @@ class Embedding(nnx.Module):
     def __init__(self, vocab_size: int, width: int, *, init: Initializer, rngs: nnx.Rngs):
         self.embedding = param(rngs, (vocab_size, width), ("vocab", "embed"), init)
 
-    def __call__(self, ids: Int[Array, "..."], dtype: jnp.dtype) -> Float[Array, "... d"]:
+    def __call__(self, ids: Int[Array, "..."], dtype: DTypeLike) -> Float[Array, "... d"]:
         return jnp.take(self.embedding[...], ids, axis=0).astype(dtype)
 
     def attend(self, x: Float[Array, "... d"]) -> Float[Array, "... v"]:
@@ -57,7 +58,7 @@ def torch_uniform(fan_in: int) -> Initializer:
     """PyTorch's default for Linear weights and biases: uniform in +-1/sqrt(fan_in)."""
     bound = 1 / math.sqrt(fan_in)
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.lora import Lora, adapt, adapt_layers
@@ -60,7 +61,7 @@ class Llama(nnx.Module):
         self.lm_head = None if config.tied else Linear((config.width,), (config.vocab_size,), **head)
         self.config = config
 
-    def embed_tokens(self, tokens: Int[Array, "b s"], dtype: jnp.dtype) -> Float[Array, "b s d"]:
+    def embed_tokens(self, tokens: Int[Array, "b s"], dtype: DTypeLike) -> Float[Array, "b s d"]:
         return self.embed(tokens, dtype) * jnp.asarray(self.config.embed_scale, dtype)
 
     def __call__(

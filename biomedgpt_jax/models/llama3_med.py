@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.errors import RunError, UsageError
@@ -50,12 +51,13 @@ class Llama3MedConfig:
         return connector_tokens(self.connector, vision.tokens_per_image(self.vision))
 
 
-def make_llama3_med(config: Llama3MedConfig, *, compute_dtype: jnp.dtype, remat: Remat, lora: Lora | None) -> ModelFns:
+def make_llama3_med(config: Llama3MedConfig, *, compute_dtype: DTypeLike, remat: Remat, lora: Lora | None) -> ModelFns:
     """The model as pure functions; parameters live under tower/, connector/ and decoder/.
 
     A batch whose rows have no image slot (i = 0) is text only and works; empty slots never change a result.
     """
     model = Functional(lambda rngs: Llama3Med(config, lora=lora, rngs=rngs))
+    compute_dtype = jnp.dtype(compute_dtype)
 
     def bind(params: Params) -> Llama3Med:
         return model.bind(cast_for_compute(params, compute_dtype))
@@ -95,14 +97,14 @@ class Llama3Med(nnx.Module):
         self.decoder = Llama(config.decoder, lora=lora, rngs=rngs)
         self.config = config
 
-    def inputs(self, batch: Batch, *, dtype: jnp.dtype, remat: Remat) -> Float[Array, "b s d"]:
+    def inputs(self, batch: Batch, *, dtype: DTypeLike, remat: Remat) -> Float[Array, "b s d"]:
         """What the decoder reads: token embeddings, with image features where `image_index` says so."""
         x = self.decoder.embed_tokens(batch["tokens"], dtype)
         if batch["images"].shape[1] == 0:
             return x
         return splice(x, self._features(batch["images"], dtype, remat), batch["image_index"])
 
-    def _features(self, images: jax.Array, dtype: jnp.dtype, remat: Remat) -> Float[Array, "b m d"]:
+    def _features(self, images: jax.Array, dtype: DTypeLike, remat: Remat) -> Float[Array, "b m d"]:
         flat = rearrange(images, "b i h w c -> (b i) h w c")
         encoded = vision.encode_images(self.tower, self.config.vision, flat, dtype=dtype, remat=remat)
         features = rearrange(self.connector(encoded), "(b i) n d -> b (i n) d", b=images.shape[0])
