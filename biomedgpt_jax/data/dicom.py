@@ -89,8 +89,8 @@ def _grey(dataset: Any, stored: np.ndarray, frame: int, window: tuple[float, flo
     padding = dataset.get("PixelPaddingValue")
     inside = values if padding is None else values[stored != padding]
     low, high = (inside.min(), inside.max()) if inside.size else (0.0, 0.0)
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return np.rint(np.clip((values - low) * scale, 0, 255)).astype(np.uint8)
+    shown = (values - low) * 255.0 / (high - low if high > low else np.inf)
+    return np.rint(np.clip(shown, 0, 255)).astype(np.uint8)
 
 
 def apply_window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:

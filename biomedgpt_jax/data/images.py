@@ -134,8 +134,7 @@ def _scale_range(values: np.ndarray) -> np.ndarray:
     low, high = values.min(), values.max()
     if not np.isfinite(high - low):
         raise ValueError("pixels that are not finite numbers")
-    span = high - low
-    return np.rint((values - low) * (255.0 / span if span else 0.0)).astype(np.uint8)
+    return np.rint((values - low) * 255.0 / (high - low if high > low else np.inf)).astype(np.uint8)
 
 
 def _pad(image: Image.Image, size: int, background: Color, name: str) -> Image.Image:

@@ -198,10 +198,13 @@ def _write_window(
         if isinstance(row, BadRow):
             writer.skip(row)
             continue
-        images = [(loaded[keys[id(ref)]], fresh.get(keys[id(ref)])) for ref in row.images]
-        wrong = [found for found, _ in images if isinstance(found, DataError)]
-        if wrong:
-            writer.skip(BadRow(row.file, row.row, str(wrong[0])))
+        images: list[tuple[str, bytes | None]] = []
+        for ref in row.images:
+            found = loaded[keys[id(ref)]]
+            if isinstance(found, DataError):
+                writer.skip(BadRow(row.file, row.row, str(found)))
+                break
+            images.append((found, fresh.get(keys[id(ref)])))
         else:
             writer.add(row, images)
 

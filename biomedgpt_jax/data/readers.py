@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from biomedgpt_jax.data.errors import DataError
-from biomedgpt_jax.data.rows import BadRow, ImageFile, ImageMember, ImageRef, Row, inside, make_row
+from biomedgpt_jax.data.rows import BadRow, ImageFile, ImageMember, ImageRef, Row, check_text, inside, make_row
 
 # Some published files misspell the key.
 CONVERSATION_KEYS = ("conversations", "conversatons")
@@ -67,8 +67,8 @@ def llava_row(path: Path, row: int, entry: dict[str, Any], find_image: ImageFind
     meta = {
         name: value for name, value in entry.items() if isinstance(value, KEPT_TYPES) and name not in ("id", "image")
     }
-    if isinstance(meta.get("answer_type"), str):
-        meta["answer_type"] = meta["answer_type"].strip().lower()
+    if isinstance(entry.get("answer_type"), str):
+        meta["answer_type"] = entry["answer_type"].strip().lower()
     return make_row(
         path.name,
         row,
@@ -89,6 +89,7 @@ def conversation_turns(messages: Any) -> list[tuple[str, str]]:
     for message in messages:
         if not isinstance(message, dict) or "from" not in message or "value" not in message:
             raise DataError("conversations: every message needs 'from' and 'value'")
+        check_text(message["value"], "value")
         if said or message["from"] == "human":
             said.append((message["from"], message["value"]))
     for number, (speaker, _) in enumerate(said):
@@ -114,8 +115,11 @@ def rows_of(file: str, entries: Iterable[tuple[int, Any]], make: Callable[[int, 
             yield make(row, entry)
         except DataError as reason:
             yield BadRow(file, row, str(reason))
-        except (KeyError, TypeError, ValueError, AttributeError) as reason:
-            yield BadRow(file, row, f"unexpected layout: {type(reason).__name__}: {reason}")
+        except KeyError as reason:
+            yield BadRow(file, row, f"no field {reason}")
+        except (TypeError, ValueError, AttributeError) as reason:
+            # Without its message, which may quote the row: the text of patients stays out of logs.
+            yield BadRow(file, row, f"unexpected layout ({type(reason).__name__})")
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, Any]]:

@@ -73,7 +73,7 @@ def _entries(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]
 
 
 def _batches(path: Path, columns: Columns) -> Iterator[Any]:
-    import pyarrow
+    import pyarrow.ipc
     import pyarrow.parquet
 
     names = sorted(columns.needed())

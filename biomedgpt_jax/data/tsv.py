@@ -66,7 +66,7 @@ def _best_answer(cell: str) -> str:
         except ValueError:
             mark = ""
         if not mark:
-            raise DataError(f"answer column: expected confidence{CONFIDENCE}answer, found {part[:40]!r}")
+            raise DataError(f"answer column: expected confidence{CONFIDENCE}answer")
         if value > confidence:
             best, confidence = spaces(answer), value
     return best
