@@ -191,17 +191,20 @@ class HuggingFaceTokenizer(Tokenizer):
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         added = self._tokenizer.get_added_tokens_decoder()
-        self.special_ids = {token.content: i for i, token in added.items()}
-        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
         config = _settings(self.files)
+        named = {key: self._named(config, key) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        self.special_ids = {token.content: i for i, token in added.items()}
+        self.special_ids |= {self._tokenizer.id_to_token(i): i for i in named.values() if i is not None}
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
         first = self.encode("a")[:1]
         self.adds_space = bool(first) and (self._tokenizer.id_to_token(first[0]) or "").startswith("▁")
-        eos = self._named(config, "eos_token")
+        eos = named["eos_token"]
         if eos is None:
             raise DataError(f"{path.parent}: tokenizer_config.json names no eos_token of this vocabulary")
         byte_fallback = getattr(self._tokenizer.model, "byte_fallback", False)
-        unk = self._named(config, "unk_token") if byte_fallback else None
-        self._finish(self._added_bos(config), eos, self._named(config, "pad_token"), image_token, unk)
+        unk = named["unk_token"] if byte_fallback else None
+        bos = named["bos_token"] if self._adds_bos(config, named["bos_token"]) else None
+        self._finish(bos, eos, named["pad_token"], image_token, unk)
         ends = config.get("eos_token_id", [])
         self.stop_ids = tuple(dict.fromkeys([*self.stop_ids, *([ends] if isinstance(ends, int) else ends)]))
 
@@ -216,11 +219,10 @@ class HuggingFaceTokenizer(Tokenizer):
         name = name.get("content") if isinstance(name, dict) else name
         return self._tokenizer.token_to_id(name) if isinstance(name, str) else None
 
-    def _added_bos(self, config: dict) -> int | None:
-        """The bos where this tokenizer puts one before a text by itself (post-processor or settings)."""
-        bos = self._named(config, "bos_token")
+    def _adds_bos(self, config: dict, bos: int | None) -> bool:
+        """Whether this tokenizer puts bos before a text by itself (post-processor or settings)."""
         start = self._tokenizer.encode("", add_special_tokens=True).ids[:1]
-        return bos if start == [bos] or config.get("add_bos_token") is True else None
+        return start == [bos] or config.get("add_bos_token") is True
 
 
 class SentencePieceTokenizer(Tokenizer):
