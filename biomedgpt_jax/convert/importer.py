@@ -1,0 +1,170 @@
+"""A Hugging Face folder -> our parameters: recognise the family, read its configuration, move each tensor.
+
+Every attribute of config.json and every tensor is handled, knowingly ignored, or an error that names it.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from biomedgpt_jax.checkpoint.weights import save_weights
+from biomedgpt_jax.convert import decoders
+from biomedgpt_jax.convert.config_json import ModelConfig, config_to_json
+from biomedgpt_jax.convert.mapping import Shape, import_tensors
+from biomedgpt_jax.convert.tensors import SafetensorsFolder
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.module import Functional
+from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
+from biomedgpt_jax.models.llama import Llama, LlamaConfig
+
+Json = dict[str, Any]
+Leaves = Iterator[tuple[str, np.ndarray]]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
+MAX_CONFIG_BYTES = 16_000_000
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model read from elsewhere. `leaves` reads the disk as it is consumed, once."""
+
+    family: str  # `model_type` of its config.json
+    part: str  # "decoder", "tower" or "model": what the leaves are the tree of
+    config: ModelConfig
+    leaves: Leaves
+    source: dict[str, str]  # file name -> sha256
+    licence: str | None
+    tokenizer_files: tuple[Path, ...]
+
+
+def import_folder(path: str | Path) -> Imported:
+    """Opens a folder of weights in the layout of Hugging Face.
+
+    Raises:
+        RunError: no such folder, an unknown family, an attribute or a tensor that does not fit; from here,
+            or from `leaves` as it is consumed.
+    """
+    folder = Path(path)
+    config = read_config(folder)
+    family = config.get("model_type")
+    if family not in _FAMILIES:
+        raise RunError(
+            f"{folder / 'config.json'}: model_type {family!r} cannot be imported, expected one of "
+            f"{', '.join(_FAMILIES)}."
+        )
+    part, model, leaves = _FAMILIES[family](folder, config)
+    files = [file for name in TOKENIZER_FILES if (file := folder / name).is_file()]
+    return Imported(family, part, model, leaves, _hashes(folder), _licence(folder), tuple(files))
+
+
+def save_imported(imported: Imported, out: str | Path, dtype: str | None = None) -> str:
+    """Writes a folder of weights with its configuration, provenance and tokenizer; returns its hash.
+
+    Args:
+        dtype: "float32" or "bfloat16" for all floating leaves; None keeps what the source has.
+
+    Raises:
+        RunError: as `import_folder` and `save_weights`.
+    """
+    out = Path(out)
+    cast = (lambda array: array.astype(dtype)) if dtype else (lambda array: array)
+    params = from_leaf_paths({path: cast(array) for path, array in imported.leaves})
+    meta = {
+        "family": imported.family,
+        "part": imported.part,
+        "config": config_to_json(imported.config),
+        "source": imported.source,
+        "licence": imported.licence,
+    }
+    digest = save_weights(out, params, meta)
+    for file in imported.tokenizer_files:
+        shutil.copyfile(file, out / file.name)
+    return digest
+
+
+def read_config(folder: Path) -> Json:
+    """The content of config.json.
+
+    Raises:
+        RunError: there is none, or it is not a JSON object.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        found = sorted(each.name for each in folder.iterdir())[:10] if folder.is_dir() else []
+        state = f"found {', '.join(found) or 'an empty folder'}" if folder.is_dir() else "no such folder"
+        raise RunError(f"{file}: not there ({state}), expected a Hugging Face folder with config.json and weights.")
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError(f"{file.stat().st_size} bytes")
+        config = json.loads(file.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError(f"a JSON {type(config).__name__}, expected an object")
+    except ValueError as error:
+        raise RunError(f"{file}: not a model configuration ({error}). Download it again.") from error
+    return config
+
+
+def _decoder(folder: Path, config: Json) -> tuple[str, LlamaConfig, Leaves]:
+    where = str(folder / "config.json")
+    model = decoders.decoder_config_from_hf(config, where)
+    rules = decoders.RULES[config["model_type"]]
+    tensors = _tied(SafetensorsFolder(folder), model.tied, "model.embed_tokens.weight", "lm_head.weight")
+    shapes = shapes_of(lambda rngs: Llama(model, lora=None, rngs=rngs))
+    return "decoder", model, import_tensors(tensors, rules, shapes, where=str(folder), ignored=decoders.IGNORED)
+
+
+_FAMILIES: dict[str, Callable[[Path, Json], tuple[str, ModelConfig, Leaves]]] = {
+    "llama": _decoder,
+    "qwen2": _decoder,
+    "gemma": _decoder,
+}
+
+
+def shapes_of(construct: Callable[[Any], Any]) -> dict[str, Shape]:
+    """Leaf paths and shapes of a module, without making it."""
+    model = Functional(construct)
+    leaves = leaf_paths(jax.eval_shape(model.init, jax.random.key(0)))
+    return {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+
+
+def _tied(tensors: Mapping[str, np.ndarray], tied: bool, embedding: str, head: str) -> Mapping[str, np.ndarray]:
+    """Some writers store a tied head as well; then it must be the table."""
+    if tied and head in tensors and embedding in tensors:
+        table, other = tensors[embedding], tensors[head]
+        if table.shape != other.shape or table.tobytes() != other.tobytes():
+            raise RunError(
+                f"config.json says that the head is tied to the embeddings, but {head} differs from {embedding}. "
+                "Set tie_word_embeddings to false in a copy of the folder."
+            )
+    return tensors
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".pth", ".json"))
+    return {file.name: _sha256(file) for file in files}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _licence(folder: Path) -> str | None:
+    """`license:` of the model card's front matter, else the name of a licence file."""
+    card = folder / "README.md"
+    if card.is_file():
+        lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
+        if lines[:1] == ["---"]:
+            for line in lines[1:]:
+                if line == "---":
+                    break
+                if line.startswith("license:"):
+                    return line.removeprefix("license:").strip()
+    files = sorted(file.name for file in folder.iterdir() if file.name.upper().startswith(("LICENSE", "LICENCE")))
+    return f"see {files[0]}" if files else None
