@@ -43,3 +43,14 @@ def test_other_modes_are_shown(mode):
     assert pixels(thumbnail(encoded(Image.new(mode, (20, 10)), kind), side=8)).shape == (4, 8, 3)
     with pytest.raises(OSError):
         thumbnail(b"\x89PNG not really")
+
+
+def test_a_bomb_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match="decompression bomb"):
+        thumbnail(encoded(Image.new("L", (20, 20))))
+
+
+def test_a_grey_jpeg_keeps_its_grey():
+    shown = pixels(thumbnail(encoded(Image.new("L", (2000, 1000), 77), "JPEG")))
+    assert shown.shape == (128, 256, 3) and abs(shown - 77).max() <= 1

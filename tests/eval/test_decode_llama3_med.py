@@ -1,0 +1,79 @@
+"""The decoding loops on a real Llama3-Med: the cached loop says what the whole model says without a cache."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from biomedgpt_jax.core.module import Remat
+from biomedgpt_jax.eval import decode
+from biomedgpt_jax.models.connector import connector_from_name
+from biomedgpt_jax.models.decoders import PRESETS
+from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
+from biomedgpt_jax.models.s2 import MapSize, S2Config
+from biomedgpt_jax.models.towers import PENULTIMATE_PATCHES, TOWERS
+from biomedgpt_jax.models.vision import VisionConfig, feature_widths
+
+NEW = 6
+PROMPTS = (21, 25)  # tokens of each row, 16 of which are image features
+
+
+@pytest.fixture(scope="module")
+def model_and_params():
+    tower = replace(TOWERS["tiny-clip"], image_size=16, patch=4, width=32, hidden=64, depth=2)
+    vision = VisionConfig(tower, None, S2Config((16,), MapSize.SMALLEST), PENULTIMATE_PATCHES)
+    decoder = PRESETS["tiny"]
+    connector = connector_from_name("linear", feature_widths(vision), decoder.width)
+    config = Llama3MedConfig(vision, connector, decoder)
+    assert config.tokens_per_image == 16
+    model = make_llama3_med(config, compute_dtype=np.float32, remat=Remat.NONE, lora=None)
+    rng = np.random.default_rng(0)  # drawn here: compiling the model's own initialisers takes longer than the test
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return model, jax.tree.map(lambda leaf: 0.3 * rng.standard_normal(leaf.shape, np.float32), shapes)
+
+
+def prompt_batch(answers: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    """One image and some words per row, then the answer so far."""
+    rng = np.random.default_rng(1)
+    batch = {
+        "tokens": np.zeros((2, length), np.int32),
+        "segment_ids": np.zeros((2, length), np.int32),
+        "image_index": np.full((2, length), -1, np.int32),
+        "images": rng.integers(0, 256, (2, 1, 16, 16, 3), np.uint8),
+    }
+    for row, known in enumerate(PROMPTS):
+        words = rng.integers(1, 64, known)
+        said = np.concatenate([words, answers[row]])
+        batch["tokens"][row, : len(said)] = said
+        batch["segment_ids"][row, : len(said)] = 1
+        batch["image_index"][row, 2:18] = np.arange(16)
+    batch["positions"] = (
+        np.cumsum(batch["segment_ids"], 1, dtype=np.int32) * batch["segment_ids"] - batch["segment_ids"]
+    )
+    return batch
+
+
+def uncached(model, params) -> np.ndarray:
+    """The likeliest words by running everything again for each: int32 [2 NEW]."""
+    full = jax.jit(lambda params, batch: model.unembed(params, model.forward(params, batch)))
+    answers = np.zeros((2, 0), np.int32)
+    for step in range(NEW):
+        logits = np.asarray(full(params, prompt_batch(answers, 36)))
+        last = [logits[row, known + step - 1].argmax() for row, known in enumerate(PROMPTS)]
+        answers = np.concatenate([answers, np.array(last, np.int32)[:, None]], 1)
+    return answers
+
+
+def test_greedy_equals_the_model_without_a_cache(model_and_params):
+    model, params = model_and_params
+    expected = uncached(model, params)
+    assert expected[0].tolist() != expected[1].tolist()
+    stop = int(expected[0, -1])
+    batch = prompt_batch(np.zeros((2, 0), np.int32), 28)
+    tokens, lengths = decode.greedy(model, params, batch, max_new_tokens=NEW, stop_ids=(stop,), cache_length=28 + NEW)
+    for row in range(2):
+        met = np.flatnonzero(expected[row] == stop)
+        assert lengths[row] == (met[0] if len(met) else NEW)
+        assert tokens[row, : lengths[row]].tolist() == expected[row, : lengths[row]].tolist()
+    assert lengths.max() >= 3
