@@ -93,12 +93,14 @@ def make_row(
     if not turns:
         raise DataError("no question-answer turn")
     for number, (question, answer) in enumerate(turns, 1):
-        if IMAGE_PLACE in answer:
-            raise DataError(f"the answer of turn {number} contains {IMAGE_PLACE}")
         for kind, text in (("question", question), ("answer", answer)):
             check_text(text, f"{kind} of turn {number}")
-            if not text.replace(IMAGE_PLACE, "").strip() and not (kind == "question" and images):
-                raise DataError(f"the {kind} of turn {number} is empty")
+        if IMAGE_PLACE in answer:
+            raise DataError(f"the answer of turn {number} contains {IMAGE_PLACE}")
+        if not answer.strip():
+            raise DataError(f"the answer of turn {number} is empty")
+        if not question.replace(IMAGE_PLACE, "").strip() and not images:
+            raise DataError(f"the question of turn {number} is empty")
     places = sum(question.count(IMAGE_PLACE) for question, _ in turns)
     if places not in (0, len(images)):
         raise DataError(f"{places} {IMAGE_PLACE} in the questions, {len(images)} images in the row")
