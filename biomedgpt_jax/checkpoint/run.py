@@ -45,7 +45,6 @@ class RunCheckpoints:
                 max_to_keep=keep, cleanup_tmp_directories=not read_only, read_only=read_only
             ),
             item_names=_ITEMS,
-            item_handlers={"data": grain.checkpoint.CheckpointHandler()},
         )
 
     def __enter__(self) -> "RunCheckpoints":

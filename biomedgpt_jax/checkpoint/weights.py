@@ -91,9 +91,10 @@ def weights_table(path: epath.PathLike) -> dict[str, Any]:
         raise RunError(f"{file}: {there}. Expected a folder made by `biomedgpt import` or by a run.")
     try:
         table = json.loads(file.read_text())
-        table["leaves"], table["hash"], table["meta"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} is not a table of weights ({error!r}). Import or copy it again.") from error
+    except ValueError as error:
+        raise RunError(f"{file} is not JSON ({error}). Import or copy it again.") from error
+    if not isinstance(table, dict) or not {"meta", "hash", "leaves"} <= table.keys():
+        raise RunError(f"{file} is not a table of weights: expected the keys meta, hash and leaves.")
     return table
 
 

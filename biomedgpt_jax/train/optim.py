@@ -14,6 +14,7 @@ from biomedgpt_jax.core.partition import leaf_paths, map_with_path
 from biomedgpt_jax.core.types import AxesTree, Params
 
 DEFAULT_GROUP = "default"
+Schedule = Callable[[Any], jax.Array]  # number of the update, from 0 -> factor of the peak
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,14 @@ def make_optimizer(config: OptimConfig, axes: AxesTree) -> Optimizer:
     )
 
 
-def warmup_cosine(total_steps: int, warmup_ratio: float) -> Callable[[jax.Array | int], jax.Array]:
+def warmup_cosine(total_steps: int, warmup_ratio: float) -> Schedule:
     """Factor of the peak at update `step` (from 0): linear from 0, then half a cosine down to 0.
 
     The same numbers as get_cosine_schedule_with_warmup of transformers, whose first update has rate 0.
     """
     warmup = math.ceil(total_steps * warmup_ratio)
 
-    def factor(step: jax.Array | int) -> jax.Array:
+    def factor(step: Any) -> jax.Array:
         progress = (step - warmup) / max(1, total_steps - warmup)
         cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
         return jnp.where(step < warmup, step / max(1, warmup), cosine).astype(jnp.float32)
@@ -123,13 +124,11 @@ def _decays(path: str, axes: tuple[str | None, ...]) -> bool:
     return path.rsplit("/", 1)[-1] != "bias" and sum(axis != "layers" for axis in axes) > 1
 
 
-def _decay_and_scale(
-    schedule: Callable[[jax.Array | int], jax.Array], *, rates: Params, decays: Params
-) -> optax.GradientTransformation:
-    def init(_: Any) -> optax.ScaleByScheduleState:
+def _decay_and_scale(schedule: Schedule, *, rates: Params, decays: Params) -> optax.GradientTransformation:
+    def init(params: Any) -> optax.ScaleByScheduleState:
         return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
 
-    def update(updates: Any, state: optax.ScaleByScheduleState, params: Any) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         factor = schedule(state.count)
         scaled = jax.tree.map(
             lambda update, param, rate, decay: -factor * rate * (update + decay * param),

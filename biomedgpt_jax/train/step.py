@@ -5,7 +5,7 @@ Axis letters: b rows, n micro-batches, s tokens of a row.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +131,7 @@ def place_batch(batch: dict[str, Any], mesh: Mesh) -> Batch:
                 f"Batch array {name} of local shape {batch[name].shape} does not divide over the mesh "
                 f"{dict(mesh.shape)}: rows must be a multiple of data * fsdp, tokens of context. {error}"
             ) from error
-    return placed
+    return cast(Batch, placed)
 
 
 def _accumulate(
@@ -145,10 +145,10 @@ def _accumulate(
         raise UsageError(f"{rows} rows of a batch do not split into {parts} equal micro-batches.")
 
     def add(total: Any, part: Batch) -> tuple[Any, None]:
-        part = {name: shard(array, *BATCH_AXES[name]) for name, array in part.items()}
+        part = jax.tree.map(lambda array, axes: shard(array, *axes), part, BATCH_AXES)
         return jax.tree.map(jnp.add, total, grad(part)), None
 
-    micro = {name: _interleaved(array, parts) for name, array in batch.items()}
+    micro = jax.tree.map(lambda array: _interleaved(array, parts), batch)
     return jax.lax.scan(add, zeros, micro)[0]
 
 
@@ -168,10 +168,9 @@ def _loss_metrics(sums: Sums) -> Metrics:
 
 
 def _batch_metrics(batch: Batch, tokens_per_image: int) -> Metrics:
-    used = jnp.sum(batch["segment_ids"] > 0)
     return {
-        "tokens": used,
-        "padding_share": 1 - used / batch["segment_ids"].size,
+        "tokens": jnp.sum(batch["segment_ids"] > 0),
+        "padding_share": jnp.mean(batch["segment_ids"] == 0),
         "images": jnp.sum(batch["image_index"] >= 0) / max(1, tokens_per_image),
     }
 

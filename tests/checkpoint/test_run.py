@@ -85,7 +85,9 @@ def test_old_steps_leave_and_unfinished_ones_are_ignored(tmp_path):
     unfinished.mkdir(parents=True)
     with RunCheckpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest() == 3
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()) == ["2", "3"]
+        checkpoints.save(4, state, data, config={}, base=base)
+    stored = sorted(path.name for path in (tmp_path / "checkpoints").iterdir() if path.is_dir())
+    assert stored == ["3", "4"]
 
 
 def test_checkpoint_of_another_tuning_is_refused_by_name(run):
