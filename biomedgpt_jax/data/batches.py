@@ -6,8 +6,9 @@ Axis letters: b rows, s tokens of a row, i image slots of a row, h w pixels, m s
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import grain
 import numpy as np
 
 from biomedgpt_jax.data.errors import DataError
@@ -130,28 +131,36 @@ def prompt_batches(
     shape: RowShape,
     buckets: Sequence[int],
     batch_size: int,
+    threads: int = 4,
 ) -> Iterator[HostBatch]:
     """Batches of one prompt per row, right-padded to the smallest of `buckets` that holds it (not to seq_len).
 
     Every prompt occurs once; its number in `prompts` is in `samples` int32 [b 1]. A last batch that is not full is
-    filled up with copies of its last prompt, with -1 in `samples`. DataError for a prompt that is too long or has
-    too many images.
+    filled up with copies of its last prompt, with -1 in `samples`. Batches are made ahead in `threads`. DataError
+    for a prompt that is too long or has too many images.
     """
     lengths = np.array([expanded_length(p, shape.tokens_per_image) for p in prompts], np.int64)
     _check_prompts(prompts, lengths, shape, max(buckets))
-    width = np.array(sorted(buckets))[np.searchsorted(sorted(buckets), lengths)]
-    for bucket in sorted(set(width.tolist())):
-        members = np.flatnonzero(width == bucket)
-        padded = RowShape(bucket, shape.image_slots, shape.tokens_per_image, shape.image_size, shape.image_token_id)
-        for first in range(0, len(members), batch_size):
-            real = members[first : first + batch_size]
-            numbers = np.pad(real, (0, batch_size - len(real)), mode="edge")
-            batch = empty_batch(batch_size, padded, 1)
-            for row, number in enumerate(numbers.tolist()):
-                prompt = prompts[number]
-                pixels = [reader.read(split, image) for image in prompt.images]
-                fill_row(batch, row, [prompt], [number if row < len(real) else NO_SAMPLE], [pixels], padded)
-            yield batch
+    sizes = np.array(sorted(buckets))
+    width = sizes[np.searchsorted(sizes, lengths)]
+    planned = [
+        (bucket, members[first : first + batch_size])
+        for bucket in sorted(set(width.tolist()))
+        for members in [np.flatnonzero(width == bucket)]
+        for first in range(0, len(members), batch_size)
+    ]
+
+    def build(plan: tuple[int, np.ndarray]) -> HostBatch:
+        padded, real = replace(shape, seq_len=plan[0]), plan[1].tolist()
+        batch = empty_batch(batch_size, padded, 1)
+        for row in range(batch_size):
+            number = real[min(row, len(real) - 1)]
+            pixels = [reader.read(split, image) for image in prompts[number].images]
+            fill_row(batch, row, [prompts[number]], [number if row < len(real) else NO_SAMPLE], [pixels], padded)
+        return batch
+
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    return iter(grain.MapDataset.source(planned).map(build).to_iter_dataset(options))
 
 
 def _check_prompts(prompts: Sequence[Encoded], lengths: np.ndarray, shape: RowShape, longest: int) -> None:

@@ -1,9 +1,10 @@
 """From encoded splits to batches: every row of a run is planned, then built at random access and read ahead by Grain.
 
-The state of the iterator is the number of the next batch and nothing else, so it survives another number of workers,
-threads or processes.
+The state of the iterator is the number of the next batch (and a hash of the plan, to refuse another run's), so it
+survives another number of workers, threads or processes.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,12 +95,13 @@ def build_train_data(
 
 
 class BatchIterator(grain.DatasetIterator[HostBatch]):
-    """Batches in order, read ahead by Grain. Its state is {"next_step": n}."""
+    """Batches in order, read ahead by Grain. Its state is {"next_step": n, "plan": hash}."""
 
     def __init__(self, batches: "_Batches", reading: Reading):
         super().__init__()
         self._batches = batches
         self._reading = reading
+        self._plan = batches.digest()
         self._next_step = 0
         self._ahead: Any = None
 
@@ -113,12 +115,16 @@ class BatchIterator(grain.DatasetIterator[HostBatch]):
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        return {"next_step": self._next_step}
+        return {"next_step": self._next_step, "plan": self._plan}
 
     def set_state(self, state: dict[str, Any]) -> None:
         step = state.get("next_step")
-        if not isinstance(step, int) or not 0 <= step <= len(self._batches):
-            raise DataError(f"the saved place in the data is {state}, but this run has {len(self._batches)} batches")
+        if state.get("plan") != self._plan or not isinstance(step, int) or not 0 <= step <= len(self._batches):
+            raise DataError(
+                f"the saved place in the data, {state}, is not of this run, whose plan is {self._plan} with "
+                f"{len(self._batches)} batches: data, tokenizer, template, row or batch size, epochs or seed differ. "
+                "Resume with the settings that the run began with, or start a new one"
+            )
         self._stop()
         self._next_step = step
 
@@ -161,6 +167,15 @@ class _Batches:
 
     def __len__(self) -> int:
         return self._data.num_steps
+
+    def digest(self) -> str:
+        """A hash of what is in the batches, whoever makes them."""
+        data = self._data
+        keys = [part.encoded.folder.name for part in data.mixture.parts]
+        digest = hashlib.sha256(repr((keys, data.shape, data.batch_size)).encode())
+        digest.update(data.plan.starts.tobytes())
+        digest.update(data.plan.samples.tobytes())
+        return digest.hexdigest()[:16]
 
     def __getitem__(self, step: int) -> HostBatch:
         data = self._data

@@ -73,12 +73,12 @@ class PreparedSplit:
         """The encoded bytes (JPEG, PNG) of image record `number`."""
         return self._images.read([number])[0]
 
-    def _files(self, kind: str) -> list[Path]:
-        listed = [self.directory / file.path for file in self.manifest.splits[self.split].files]
-        files = [file for file in listed if file.name.startswith(kind)]
-        for file in files:
-            if not file.is_file():
-                raise DataError(f"{file} is named in the manifest of {self.directory} but is missing; prepare again")
+    def _files(self, kind: str) -> list[tuple[Path, int]]:
+        listed = [(self.directory / file.path, file.records) for file in self.manifest.splits[self.split].files]
+        files = [(path, records) for path, records in listed if path.name.startswith(kind)]
+        for path, _ in files:
+            if not path.is_file():
+                raise DataError(f"{path} is named in the manifest of {self.directory} but is missing; prepare again")
         if not files and kind == "samples":
             raise DataError(f"the manifest of {self.directory} lists no samples file of split {self.split!r}")
         return files
@@ -93,55 +93,51 @@ class PreparedSplit:
 
 
 class Records:
-    """The records of several ArrayRecord files, numbered through."""
+    """The records of several ArrayRecord files, numbered through. `files` are (path, number of records)."""
 
-    def __init__(self, files: Sequence[Path]):
-        self._files = list(files)
-        self._open()
+    def __init__(self, files: Sequence[tuple[Path, int]]):
+        self._files = tuple(files)
+        self._starts = np.concatenate([[0], np.cumsum([records for _, records in files])]).astype(np.int64)
+        self._readers: list[Any] = [None] * len(self._files)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return int(self._starts()[-1])
+        return int(self._starts[-1])
 
-    def read(self, indices: Sequence[int]) -> list[bytes]:
+    def read(self, numbers: Sequence[int]) -> list[bytes]:
         """The records in the order asked for."""
-        starts = self._starts()
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= starts[-1]):
-            where = self._files[0].parent if self._files else "a split without such files"
-            raise DataError(f"{where}: records {wanted.min()}..{wanted.max()} asked for, {starts[-1]} exist")
-        shard_of = np.searchsorted(starts, wanted, side="right") - 1
+        wanted = np.asarray(numbers, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            where = self._files[0][0].parent if self._files else "a split without images"
+            raise DataError(f"{where}: records {wanted.min()}..{wanted.max()} asked for, {len(self)} exist")
+        file_of = np.searchsorted(self._starts, wanted, side="right") - 1
         out: list[bytes] = [b""] * len(wanted)
-        for shard in np.unique(shard_of):
-            places = np.flatnonzero(shard_of == shard)
-            local = [int(wanted[p] - starts[shard]) for p in places]
-            for place, record in zip(places, self._reader(int(shard)).read(local), strict=True):
+        for file in np.unique(file_of).tolist():
+            places = np.flatnonzero(file_of == file).tolist()
+            local = [int(wanted[place] - self._starts[file]) for place in places]
+            for place, record in zip(places, self._read(file, local), strict=True):
                 out[place] = record
         return out
 
-    def _open(self) -> None:
-        self._readers: list[Any] = [None] * len(self._files)
-        self._counts: np.ndarray | None = None
-        self._lock = threading.Lock()
+    def _read(self, file: int, local: list[int]) -> list[bytes]:
+        path = self._files[file][0]
+        try:
+            return self._reader(file).read(local)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise DataError(f"{path} is damaged ({error}); prepare again") from error
 
-    def _starts(self) -> np.ndarray:
-        if self._counts is None:
-            counts = [self._reader(i).num_records() for i in range(len(self._files))]
-            self._counts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return self._counts
-
-    def _reader(self, shard: int) -> Any:
+    def _reader(self, file: int) -> Any:
         with self._lock:
-            if self._readers[shard] is None:
-                path = str(self._files[shard])
-                try:
-                    self._readers[shard] = array_record_module.ArrayRecordReader(path, READER_OPTIONS)
-                except Exception as error:
-                    raise DataError(f"{path} is not a readable ArrayRecord file ({error}); prepare again") from error
-            return self._readers[shard]
+            if self._readers[file] is None:
+                path, records = self._files[file]
+                reader = array_record_module.ArrayRecordReader(str(path), READER_OPTIONS)
+                if reader.num_records() != records:
+                    raise DataError(
+                        f"{path} is damaged: the manifest says {records} records, {reader.num_records()} can be read; "
+                        "prepare again"
+                    )
+                self._readers[file] = reader
+            return self._readers[file]
 
-    def __getstate__(self) -> list[Path]:
-        return self._files
-
-    def __setstate__(self, files: list[Path]) -> None:
-        self._files = files
-        self._open()
+    def __reduce__(self) -> tuple:
+        return Records, (self._files,)

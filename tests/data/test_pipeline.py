@@ -157,13 +157,29 @@ def test_restored_iterator_goes_on_bit_for_bit(encoded: EncodedSplit, shape: Row
 
 def test_state_goes_back_as_well_as_forth(encoded: EncodedSplit, shape: RowShape) -> None:
     iterator = build_train_data([Part(encoded)], shape, 2, 1, seed=5).batches(pixels, READING)
+    state = iterator.get_state()
     first = next(iterator)
     next(iterator)
-    iterator.set_state({"next_step": 0})
+    iterator.set_state(state)
     assert same([next(iterator)], [first])
     iterator.close()
-    with pytest.raises(DataError, match="saved place"):
-        iterator.set_state({"next_step": 10_000})
+
+
+def test_state_of_another_run_is_refused(encoded: EncodedSplit, shape: RowShape) -> None:
+    state = build_train_data([Part(encoded)], shape, 2, 1, seed=5).batches(pixels, READING).get_state()
+    others = [
+        build_train_data([Part(encoded)], shape, 2, 1, seed=6),
+        build_train_data([Part(encoded)], shape, 2, 2, seed=5),
+        build_train_data([Part(encoded)], shape, 4, 1, seed=5),
+        build_train_data([Part(encoded)], replace(shape, image_size=(3, 4)), 2, 1, seed=5),
+    ]
+    for other in others:
+        with pytest.raises(DataError, match=r"saved place in the data.* is not of this run"):
+            other.batches(pixels, READING).set_state(state)
+    with pytest.raises(DataError, match="is not of this run"):
+        others[0].batches(pixels, READING).set_state(
+            {**others[0].batches(pixels, READING).get_state(), "next_step": 999}
+        )
 
 
 def test_state_lives_in_an_orbax_checkpoint(encoded: EncodedSplit, shape: RowShape, tmp_path: Path) -> None:
@@ -207,7 +223,7 @@ def main(_):
     encoded = EncodedSplit(PreparedSplit({prepared!r}, "train"), Path({folder!r}))
     data = build_train_data([Part(encoded)], RowShape(256, 4, 5, (6, 8), {image!r}), 2, 1, seed=5)
     iterator = data.batches(pixels, replace(READING, workers=2))
-    iterator.set_state({{"next_step": 2}})
+    iterator.set_state({{**iterator.get_state(), "next_step": 2}})
     digest = hashlib.sha256()
     for batch in iterator:
         for key in sorted(batch):
