@@ -71,8 +71,9 @@ def fetch_hub(repo: str, patterns: Iterable[str], folder: Path) -> None:
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as reason:
         first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
         raise DataError(
-            f"Hugging Face data set {repo}: download failed ({first}). {_instead(folder / repo)}; "
-            "gated repositories also need `hf auth login`"
+            f"Hugging Face data set {repo}: download failed ({first.rstrip('.')}). Call again to continue; without a "
+            f"network, bring {', '.join(patterns)} from elsewhere and give their folder as the source; a gated "
+            "repository also needs `hf auth login`"
         ) from reason
     missing = [pattern for pattern in patterns if not any(folder.glob(pattern))]
     if missing:
