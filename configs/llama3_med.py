@@ -12,6 +12,7 @@ folder made by `biomedgpt import`, or a preset, whose weights are then random an
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from biomedgpt_jax.verbs.config_args import choose, parse_args
 
@@ -24,7 +25,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         arg,
         stage=1,
         tune="full",
-        tower="h-optimus-0",
+        tower="bioptimus/H-optimus-0",
         decoder="llama-3.1-8b",
         scales=(224, 672, 1344),
         connector="mlp2x_gelu",
@@ -58,6 +59,9 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
                 "second_tower": "",  # a DINOv2 beside a CLIP: mixture of features, with connector=mof_mlp
                 "scales": scales,  # one scale: no pyramid
                 "keep_largest_map": False,
+                "feature_layer": placeholder(int),  # not set: as published for the tower
+                "final_norm": placeholder(bool),
+                "keep_prefix": False,
                 "connector": connector,
                 "decoder": decoder,
                 "compute_dtype": "bfloat16",
@@ -83,10 +87,11 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
                 "pack": True,
                 "on_overflow": "error",
                 "workers": 8,
+                "threads": 4,  # in each worker
                 "cache_images": False,
             },
             "tune": {"tower": False, "connector": True, "decoder": "full"},
-            "lora": {"rank": 128, "alpha": 256.0, "base": "bfloat16"},
+            "lora": {"rank": 128, "alpha": 256.0, "base": "bfloat16", "tile": placeholder(int)},
             "optim": {
                 "learning_rate": 2e-5,
                 "group_rates": {},

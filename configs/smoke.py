@@ -15,7 +15,7 @@ from biomedgpt_jax.verbs.config_args import choose, parse_args
 def get_config(arg: str | None = None) -> ConfigDict:
     args = parse_args(arg, stage=1, data="")
     choose("stage", str(args["stage"]), ("1", "2"))
-    config = base("smoke", "smoke", (96,), "mlp2x_gelu", args["data"])
+    config = base("tiny-clip", "smoke", (56,), "mlp2x_gelu", args["data"])
     config.model.compute_dtype = config.model.frozen_dtype = "float32"
     config.model.remat = "none"
     config.init.random = ("tower", "connector", "decoder")

@@ -93,6 +93,11 @@ def is_adapter(path: str) -> bool:
     return path.rsplit("/", 1)[-1] in _ADAPTERS
 
 
+def begins_behind_zero(path: str) -> bool:
+    """Whether a leaf has no gradient until another has left zero: `a`, which `b` = 0 multiplies."""
+    return path.endswith("_lora_a")
+
+
 def cast_for_compute(params: Params, dtype: DTypeLike) -> Params:
     """Casts adapters and quantisation scales, which Qwix multiplies as they are, to the activations' dtype."""
 

@@ -1,7 +1,7 @@
 """Turns a data set into ArrayRecord files with a manifest. A second call continues, or says that it is done.
 
-    biomedgpt prepare --config=configs/data/vqa_rad.py --out=data/vqa_rad
-    biomedgpt prepare --config=configs/data/dataset.py:name=slake --out=data/slake --config.source=raw/slake
+biomedgpt prepare --config=configs/data/vqa_rad.py --out=data/vqa_rad
+biomedgpt prepare --config=configs/data/dataset.py:name=slake --out=data/slake --config.source=raw/slake
 """
 
 import sys

@@ -1,0 +1,144 @@
+"""What a model folder says of itself (model.json): enough to build the model, ask it, and export it."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from biomedgpt_jax.checkpoint.weights import weights_table
+from biomedgpt_jax.core.config_json import from_json, to_json
+from biomedgpt_jax.core.errors import RunError, UsageError
+from biomedgpt_jax.core.lora import BaseWeights, Lora
+from biomedgpt_jax.core.module import Remat
+from biomedgpt_jax.core.types import ModelFns
+from biomedgpt_jax.data.images import Geometry, load_square
+from biomedgpt_jax.data.pipeline import ImageTransform
+from biomedgpt_jax.data.prompts import TEMPLATES, Template
+from biomedgpt_jax.models.connector import connector_from_name
+from biomedgpt_jax.models.decoders import PRESETS
+from biomedgpt_jax.models.llama import LlamaConfig
+from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
+from biomedgpt_jax.models.s2 import MapSize, S2Config
+from biomedgpt_jax.models.towers import FINAL_PATCHES, PENULTIMATE_PATCHES, PUBLISHED_FEATURES, TOWERS
+from biomedgpt_jax.models.vision import VisionConfig, feature_widths
+from biomedgpt_jax.models.vit import Features, Positions, VitConfig
+from biomedgpt_jax.verbs.command_line import suggest
+
+FILE = "model.json"
+# All linear layers of a decoder block; never the head (finetune_lora.sh of the official code).
+LORA_TARGETS = r"attention/(q|k|v|out)|mlp/(gate|up|down)"
+LORA_BASES = {"bfloat16": BaseWeights.FLOAT, "int8": BaseWeights.INT8, "nf4": BaseWeights.NF4}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+REMAT = {policy.value: policy for policy in Remat}
+Preset = TypeVar("Preset", VitConfig, LlamaConfig)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """`template` names how questions are put, `geometry` how pictures become square."""
+
+    model: Llama3MedConfig
+    lora: Lora | None
+    template: str
+    geometry: str
+
+
+def spec_from_config(config: ConfigDict) -> ModelSpec:
+    """Builds the specification of a run.
+
+    Raises:
+        UsageError: a name that is no preset and no weights folder, or parts that do not fit each other.
+    """
+    named = config.model
+    tower = _preset_or_folder(named.tower, TOWERS, VitConfig, "tower")
+    second = _preset_or_folder(named.second_tower, TOWERS, VitConfig, "tower") if named.second_tower else None
+    decoder = _preset_or_folder(named.decoder, PRESETS, LlamaConfig, "decoder")
+    s2 = S2Config(tuple(named.scales), MapSize.LARGEST if named.keep_largest_map else MapSize.SMALLEST)
+    vision = VisionConfig(tower, second, s2, _features(named, tower))
+    connector = connector_from_name(named.connector, feature_widths(vision), decoder.width)
+    lookup("data.template", config.data.template, TEMPLATES)
+    return ModelSpec(
+        model=Llama3MedConfig(vision, connector, decoder),
+        lora=_lora(config.lora) if config.tune.decoder == "lora" else None,
+        template=config.data.template,
+        geometry=Geometry(lookup("data.geometry", config.data.geometry, {g.value: g.value for g in Geometry})).value,
+    )
+
+
+def write_spec(folder: Path, spec: ModelSpec) -> None:
+    (folder / FILE).write_text(json.dumps(to_json(spec), indent=1) + "\n")
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """Raises RunError where the folder is no run."""
+    path = folder / FILE
+    if not path.exists():
+        raise RunError(f"{folder} is not the workdir of a run: it has no {FILE}.")
+    return from_json(ModelSpec, json.loads(path.read_text()), str(path))
+
+
+def build_model(spec: ModelSpec, *, compute_dtype: str, remat: str) -> ModelFns:
+    return make_llama3_med(
+        spec.model,
+        compute_dtype=lookup("model.compute_dtype", compute_dtype, DTYPES),
+        remat=lookup("model.remat", remat, REMAT),
+        lora=spec.lora,
+    )
+
+
+def template(spec: ModelSpec) -> Template:
+    return TEMPLATES[spec.template]
+
+
+def image_transform(spec: ModelSpec) -> ImageTransform:
+    """Encoded bytes to the uint8 square that the tower takes; the padding is the tower's mean colour."""
+    red, green, blue = (int(255 * value) for value in spec.model.vision.tower.mean)
+    size, geometry = spec.model.image_size, Geometry(spec.geometry)
+    return partial(load_square, size=size, geometry=geometry, background=(red, green, blue))
+
+
+def lookup(key: str, name: str, table: dict[str, Any]) -> Any:
+    """`table[name]`, or a UsageError that names the configuration key and the nearest choice."""
+    if name not in table:
+        raise UsageError(f"config.{key} = {name!r}: expected one of {', '.join(table)}.{suggest(name, table)}")
+    return table[name]
+
+
+def count_parameters(model: ModelFns) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))))
+
+
+def _preset_or_folder(name: str, presets: dict[str, Preset], kind: type[Preset], part: str) -> Preset:
+    if name in presets:
+        return presets[name]
+    if not Path(name).is_dir():
+        raise UsageError(
+            f"config.model.{part} = {name!r} is neither a folder made by `biomedgpt import` nor a preset; "
+            f"presets: {', '.join(presets)}.{suggest(name, presets)}"
+        )
+    meta = weights_table(name)["meta"]
+    return from_json(kind, meta.get("config"), f"{name}: the configuration of a {part}")
+
+
+def _features(named: ConfigDict, tower: VitConfig) -> Features:
+    """What the configuration says, and where it is silent what was published for the tower."""
+    published = PUBLISHED_FEATURES.get(named.tower)
+    if published is None:
+        # Positions for the patches alone beside a class token are H-optimus', read after its last norm.
+        last = tower.class_token and tower.positions is Positions.PATCHES
+        published = FINAL_PATCHES if last else PENULTIMATE_PATCHES
+    return Features(
+        layer=published.layer if named.feature_layer is None else named.feature_layer,
+        final_norm=published.final_norm if named.final_norm is None else named.final_norm,
+        keep_prefix=named.keep_prefix,
+    )
+
+
+def _lora(lora: ConfigDict) -> Lora:
+    base = lookup("lora.base", lora.base, LORA_BASES)
+    return Lora(rank=lora.rank, alpha=lora.alpha, targets=LORA_TARGETS, base=base, tile=lora.tile)

@@ -1,0 +1,109 @@
+"""Ask a model the questions of prepared splits and score the answers; used by `train` and `eval`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biomedgpt_jax.core.types import ModelFns, Params
+from biomedgpt_jax.data.batches import ImageReader, prompt_batches
+from biomedgpt_jax.data.source import PreparedSplit
+from biomedgpt_jax.data.tasks import encode_prompt, expanded_length
+from biomedgpt_jax.data.tokenizers import Tokenizer
+from biomedgpt_jax.eval.decode import greedy
+from biomedgpt_jax.eval.protocols import protocol
+from biomedgpt_jax.eval.questions import to_question
+from biomedgpt_jax.eval.runner import evaluate
+from biomedgpt_jax.eval.summary import Answered, Summary
+from biomedgpt_jax.verbs.model_spec import ModelSpec, image_transform, template
+from biomedgpt_jax.verbs.progress import Advance
+from biomedgpt_jax.verbs.training_data import IMAGE_CACHE_BYTES, row_shape
+
+BUCKET = 64  # prompt lengths are rounded up to a multiple, so that few shapes are compiled
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A split with its prompts, ready to be asked again and again. Baselines come from `train_split`."""
+
+    spec: ModelSpec
+    tokenizer: Tokenizer
+    split: PreparedSplit
+    train_split: PreparedSplit
+    reader: ImageReader
+    protocol: str
+    batch_rows: int
+    max_new_tokens: int
+
+    def __call__(
+        self, model: ModelFns, params: Params, folder: Path, facts: dict[str, Any], advance: Advance
+    ) -> tuple[Summary, list[Answered]]:
+        """Writes predictions.jsonl and scores.json into `folder`."""
+        samples = [self.split[number] for number in range(len(self.split))]
+        prompts = [encode_prompt(sample, template(self.spec), self.tokenizer) for sample in samples]
+        tokens_per_image = self.spec.model.tokens_per_image
+        longest = max(expanded_length(prompt, tokens_per_image) for prompt in prompts)
+        slots = max(len(prompt.images) for prompt in prompts)
+        shape = row_shape(self.spec, self.tokenizer, longest, slots)
+        buckets = range(BUCKET, longest + BUCKET, BUCKET)
+
+        def generate(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            return greedy(
+                model,
+                params,
+                batch,
+                max_new_tokens=self.max_new_tokens,
+                stop_ids=tuple(self.tokenizer.stop_ids),
+                cache_length=batch["tokens"].shape[1] + self.max_new_tokens,
+                vocab_limit=self.tokenizer.vocab_size,
+            )
+
+        return evaluate(
+            prompt_batches(prompts, self.split, self.reader, shape, buckets, self.batch_rows),
+            [to_question(sample) for sample in samples],
+            generate,
+            self.tokenizer.decode,
+            protocol(self.protocol),
+            train=[to_question(self.train_split[number]) for number in range(len(self.train_split))],
+            train_source=self.train_split.name,
+            folder=str(folder),
+            facts=facts,
+            progress=lambda done, total, _: advance(f"ask {self.split.name}", done, total),
+        )
+
+
+def scorers(
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    paths: Sequence[str],
+    split: str,
+    *,
+    train_split: str,
+    protocol: str,
+    batch_rows: int,
+    max_new_tokens: int,
+) -> list[Scorer]:
+    size = spec.model.image_size
+    return [
+        Scorer(
+            spec=spec,
+            tokenizer=tokenizer,
+            split=PreparedSplit(path, split),
+            train_split=PreparedSplit(path, train_split),
+            reader=ImageReader(image_transform(spec), (size, size), IMAGE_CACHE_BYTES),
+            protocol=protocol,
+            batch_rows=batch_rows,
+            max_new_tokens=max_new_tokens,
+        )
+        for path in paths
+    ]
+
+
+def headline_figures(summary: Summary, prefix: str = "score") -> dict[str, float]:
+    """One number per group: `score/organ/closed`."""
+    return {f"{prefix}/{g.task}/{g.answer_type}": g.scores[g.headline].mean for g in summary.groups}
+
+
+Evaluate = Callable[[Any], dict[str, float | int]]

@@ -1,0 +1,97 @@
+"""Where a new run's parameters come from, by its configuration; nothing starts at random unsaid."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from biomedgpt_jax.checkpoint.start import Source, from_run, from_weights, starting_params
+from biomedgpt_jax.core.lora import merge_lora
+from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
+from biomedgpt_jax.core.sharding import shardings
+from biomedgpt_jax.core.types import ModelFns, Params
+from biomedgpt_jax.models.llama3_med import add_lora, make_llama3_med
+from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, ModelSpec, lookup, read_spec
+
+
+def start_params(config: ConfigDict, spec: ModelSpec, mesh: Mesh, say: Callable[[str], None]) -> Params:
+    """All parameters of a new run: an earlier run's, then imported weights, then random ones where allowed.
+
+    Raises:
+        RunError: a part has no weights and is not in `config.init.random`, or weights do not fit.
+    """
+    plain = make_llama3_med(
+        spec.model,
+        compute_dtype=lookup("model.compute_dtype", config.model.compute_dtype, DTYPES),
+        remat=lookup("model.remat", config.model.remat, REMAT),
+        lora=None,
+    )
+    expected = placed(plain, mesh)
+    sources = _sources(config, spec, plain, mesh)
+    key, adapter_key = jax.random.split(jax.random.key(config.seed))
+    params, origin = starting_params(
+        expected,
+        sources,
+        init=plain.init,
+        key=key,
+        may_be_fresh=lambda path: path.split("/", 1)[0] in tuple(config.init.random),
+    )
+    for line in _summary(origin):
+        say(line)
+    if spec.lora is None:
+        return params
+    say(f"adapters of rank {spec.lora.rank}: fresh, begin as zero")
+    return jax.jit(lambda params: add_lora(spec.model, spec.lora, params, adapter_key))(params)
+
+
+def placed(model: ModelFns, mesh: Mesh) -> Params:
+    """Float32 shapes of all parameters with their shardings."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings(mesh, model.axes(), shapes),
+    )
+
+
+def _sources(config: ConfigDict, spec: ModelSpec, plain: ModelFns, mesh: Mesh) -> list[Source]:
+    sources = []
+    if config.init.run:
+        sources.append(_earlier_run(Path(config.init.run), mesh))
+    pair = spec.model.vision.second is not None
+    for prefix, name in (
+        ("tower/first" if pair else "tower", config.model.tower),
+        ("tower/second", config.model.second_tower),
+        ("decoder", config.model.decoder),
+    ):
+        if name and Path(name).is_dir():
+            sources.append(from_weights(name, prefix=prefix))
+    return sources
+
+
+def _earlier_run(folder: Path, mesh: Mesh) -> Source:
+    """A run's parameters; adapters are merged, so that the next stage begins with plain weights."""
+    source, spec = from_run(folder), read_spec(folder)
+    if spec.lora is None:
+        return source
+    adapted = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=REMAT["none"], lora=spec.lora)
+    merged = merge_lora(source.load(placed(adapted, mesh)), spec.lora)
+    leaves = leaf_paths(merged)
+
+    def load(expected: Params) -> Params:
+        wanted = leaf_paths(expected)
+        cast = {path: jax.device_put(leaves[path].astype(like.dtype), like.sharding) for path, like in wanted.items()}
+        return from_leaf_paths(cast)
+
+    return Source(f"{source.name}, adapters merged", {path: leaf.shape for path, leaf in leaves.items()}, load)
+
+
+def _summary(origin: dict[str, str]) -> list[str]:
+    """One line per part and origin: "tower: weights/h-optimus-0 (512 arrays)"."""
+    counts: dict[tuple[str, str], int] = {}
+    for path, name in origin.items():
+        key = path.split("/", 1)[0], name
+        counts[key] = counts.get(key, 0) + 1
+    return [f"{part}: {name} ({count} arrays)" for (part, name), count in sorted(counts.items())]

@@ -1,0 +1,204 @@
+"""Trains a model. The same command again resumes; Ctrl-C or SIGTERM saves and stops.
+
+biomedgpt train --workdir=runs/align --config=configs/llama3_med.py:stage=1,data=data/pubmedvision,...
+biomedgpt train --workdir=runs/small --config=configs/smoke.py:stage=1,data=data/vqa_rad
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.core.lora import begins_behind_zero
+from biomedgpt_jax.core.partition import merge, split
+from biomedgpt_jax.core.sharding import MeshShape, make_mesh
+from biomedgpt_jax.core.types import ModelFns, TrainState
+from biomedgpt_jax.data.tokenizers import Tokenizer
+from biomedgpt_jax.models.llama3_med import Tune, trainable
+from biomedgpt_jax.train.ledger import ledger_json, make_ledger, print_ledger
+from biomedgpt_jax.train.loop import LoopSettings
+from biomedgpt_jax.train.metrics import Writer, jsonl_writer, tensorboard_writer, terminal_writer, wandb_writer
+from biomedgpt_jax.train.optim import OptimConfig, Optimizer, make_optimizer
+from biomedgpt_jax.train.run import Run, run_training
+from biomedgpt_jax.train.state import abstract_state
+from biomedgpt_jax.train.step import StepSettings
+from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.costs import training_costs
+from biomedgpt_jax.verbs.model_spec import (
+    DTYPES,
+    ModelSpec,
+    build_model,
+    image_transform,
+    lookup,
+    spec_from_config,
+    write_spec,
+)
+from biomedgpt_jax.verbs.progress import progress
+from biomedgpt_jax.verbs.scoring import Evaluate, headline_figures, scorers
+from biomedgpt_jax.verbs.starting_weights import start_params
+from biomedgpt_jax.verbs.training_data import reading, run_tokenizer, training_data
+
+TUNE = {kind.value: kind for kind in Tune}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration builds before any weight exists."""
+
+    spec: ModelSpec
+    model: ModelFns
+    mesh: Mesh
+    optimizer: Optimizer
+    abstract: TrainState
+
+
+def define(values: flags.FlagValues) -> None:
+    command_line.define_config(values, None)
+    flags.DEFINE_string("workdir", None, "Folder of the run; made when absent.", flag_values=values)
+
+
+def run(values: flags.FlagValues) -> None:
+    config = command_line.require(values, "config", "--config=configs/smoke.py:stage=1,data=data/vqa_rad")
+    workdir = Path(command_line.require(values, "workdir", "--workdir=runs/small"))
+    train(config, workdir, Console())
+
+
+def train(config: ConfigDict, workdir: Path, console: Console) -> None:
+    """Runs the whole of a training, or what is left of it."""
+    say = partial(console.print, markup=False, highlight=False)
+    workdir.mkdir(parents=True, exist_ok=True)
+    spec = spec_from_config(config)
+    tokenizer = run_tokenizer(config, workdir)
+    with progress() as advance:
+        data = training_data(config, spec, tokenizer, workdir, advance)
+    parts = build_parts(config, spec, data.num_steps)
+    _write_facts(workdir, config, parts, console)
+    fill = f"{data.fill.token_share:.1%} of tokens, {data.fill.image_share:.1%} of image slots"
+    say(f"{data.num_steps} steps of {data.batch_size} rows; filled: {fill}; left out: {len(data.skipped)} samples")
+    outcome = run_training(
+        Run(
+            workdir=epath.Path(workdir),
+            config=json.loads(config.to_json()),
+            model=parts.model,
+            optimizer=parts.optimizer,
+            abstract=parts.abstract,
+            mesh=parts.mesh,
+            step=_step_settings(config, spec),
+            loop=LoopSettings(
+                total_steps=data.num_steps,
+                log_every=config.train.log_every,
+                save_every=config.train.save_every,
+                evaluate_every=data.num_steps if config.eval.paths else 0,
+            ),
+            keep_checkpoints=config.train.keep,
+            late_gradients=begins_behind_zero,
+            costs=training_costs(config, spec, parts.mesh),
+        ),
+        data.batches(image_transform(spec), reading(config), jax.process_index(), jax.process_count()),
+        start=lambda: start_params(config, spec, parts.mesh, say),
+        writers=lambda restored: _writers(config, workdir, data.num_steps, restored, console),
+        sample_name=data.sample_id,
+        evaluate=_evaluate(config, parts, tokenizer, workdir),
+    )
+    if outcome.finished:
+        say(f"Done: {outcome.step} steps in {workdir}.")
+    else:
+        say(f"Stopped at step {outcome.step} of {data.num_steps}; the same command goes on.")
+
+
+def build_parts(config: ConfigDict, spec: ModelSpec, total_steps: int) -> Parts:
+    """Model, mesh, optimizer and the state as shapes; nothing is allocated.
+
+    Raises:
+        UsageError: settings that do not fit each other.
+    """
+    model = build_model(spec, compute_dtype=config.model.compute_dtype, remat=config.model.remat)
+    mesh = make_mesh(MeshShape(**config.mesh))
+    is_trainable = trainable(
+        spec.model,
+        tower=config.tune.tower,
+        connector=config.tune.connector,
+        decoder=lookup("tune.decoder", config.tune.decoder, TUNE),
+    )
+    axes, _ = split(model.axes(), is_trainable)
+    if not axes:
+        raise UsageError("config.tune freezes everything; there is nothing to train.")
+    optimizer = make_optimizer(_optim_config(config, total_steps), axes)
+    frozen_dtype = lookup("model.frozen_dtype", config.model.frozen_dtype, DTYPES)
+    abstract = abstract_state(model, optimizer, is_trainable, mesh=mesh, frozen_dtype=frozen_dtype)
+    return Parts(spec, model, mesh, optimizer, abstract)
+
+
+def _optim_config(config: ConfigDict, total_steps: int) -> OptimConfig:
+    settings = dict(config.optim)
+    settings["group_rates"] = dict(settings["group_rates"])
+    return OptimConfig(total_steps=total_steps, **settings)
+
+
+def _step_settings(config: ConfigDict, spec: ModelSpec) -> StepSettings:
+    return StepSettings(
+        micro_batches=config.train.accumulate,
+        loss_chunk=config.train.loss_chunk,
+        label_smoothing=0.0,
+        z_loss=0.0,
+        tokens_per_image=spec.model.tokens_per_image,
+    )
+
+
+def _write_facts(workdir: Path, config: ConfigDict, parts: Parts, console: Console) -> None:
+    ledger = make_ledger(parts.abstract, parts.optimizer)
+    print_ledger(ledger, console)
+    write_spec(workdir, parts.spec)
+    (workdir / "ledger.json").write_text(json.dumps(ledger_json(ledger), indent=1) + "\n")
+    (workdir / "config.json").write_text(config.to_json(indent=1) + "\n")
+
+
+def _writers(
+    config: ConfigDict, workdir: Path, steps: int, restored: int | None, console: Console
+) -> Sequence[AbstractContextManager[Writer]]:
+    writers: list[Any] = [
+        terminal_writer(total_steps=steps, restored_step=restored, console=console),
+        jsonl_writer(epath.Path(workdir) / "metrics.jsonl", restored_step=restored),
+    ]
+    if config.log.tensorboard:
+        writers.append(tensorboard_writer(workdir / "tensorboard", restored_step=restored))
+    if config.log.wandb:
+        facts = json.loads(config.to_json())
+        writers.append(wandb_writer("biomedgpt_jax", workdir.resolve().name, config=facts, restored_step=restored))
+    return writers
+
+
+def _evaluate(config: ConfigDict, parts: Parts, tokenizer: Tokenizer, workdir: Path) -> Evaluate:
+    asked = scorers(
+        parts.spec,
+        tokenizer,
+        config.eval.paths,
+        config.eval.split,
+        train_split=config.data.split,
+        protocol=config.eval.protocol,
+        batch_rows=config.eval.batch_rows,
+        max_new_tokens=config.eval.max_new_tokens,
+    )
+
+    def evaluate(state: TrainState) -> dict[str, float | int]:
+        figures: dict[str, float | int] = {}
+        params, step = merge(state.trainable, state.frozen), int(state.step)
+        with progress() as advance:
+            for scorer in asked:
+                folder = workdir / "eval" / f"step_{step}" / scorer.split.name.replace(":", "_")
+                summary, _ = scorer(parts.model, params, folder, {"run": str(workdir), "step": step}, advance)
+                figures |= headline_figures(summary)
+        return figures
+
+    return evaluate
