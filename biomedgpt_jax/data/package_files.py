@@ -39,7 +39,8 @@ def read_package_file(package: Package, path: str, sha256: str, wheels: Path) ->
         data = _in_wheel(package, path, wheels)
     if data is None:
         raise DataError(
-            f"package {package.requirement}: file {path} is neither installed nor in a wheel under {wheels}; "
+            f"package {package.requirement}: {path} is neither installed with the stated content nor in a wheel under "
+            f"{wheels}; "
             f"run: {' '.join(_command([package], wheels))}"
         )
     found = hashlib.sha256(data).hexdigest()

@@ -53,6 +53,11 @@ def _print(manifest: Manifest, out: Path) -> None:
         table.add_row(name, str(split.samples), str(split.images), str(split.skipped))
     console = Console()
     console.print(table)
+    if manifest.sources:
+        origins = Table("source", "split", "images", "origin", "licence")
+        for source in manifest.sources:
+            origins.add_row(source.name, source.split, str(source.images), source.origin, source.licence)
+        console.print(origins)
     for row in manifest.skipped[:10]:
         console.print(f"skipped {row.file} row {row.row}: {row.reason}", markup=False)
     console.print(f"source: {manifest.source}; licence: {manifest.licence}", markup=False)
