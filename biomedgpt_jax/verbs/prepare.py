@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from rich.console import Console
 from rich.table import Table
 
 from biomedgpt_jax.core.errors import UsageError
@@ -16,6 +15,7 @@ from biomedgpt_jax.data.datasets import DATASETS
 from biomedgpt_jax.data.manifest import Manifest
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.progress import progress
 
 
@@ -51,7 +51,7 @@ def _print(manifest: Manifest, out: Path) -> None:
     table = Table("split", "samples", "images", "skipped rows", title=f"{manifest.title}: {out}")
     for name, split in manifest.splits.items():
         table.add_row(name, str(split.samples), str(split.images), str(split.skipped))
-    console = Console()
+    console = make_console()
     console.print(table)
     if manifest.sources:
         origins = Table("source", "split", "images", "origin", "licence")

@@ -34,6 +34,7 @@ from biomedgpt_jax.train.run import Run, run_training
 from biomedgpt_jax.train.state import abstract_state
 from biomedgpt_jax.train.step import StepSettings
 from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.costs import training_costs
 from biomedgpt_jax.verbs.model_spec import (
     DTYPES,
@@ -71,7 +72,7 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> None:
     config = command_line.require(values, "config", "--config=configs/smoke.py:stage=1,data=data/vqa_rad")
     workdir = Path(command_line.require(values, "workdir", "--workdir=runs/small"))
-    train(config, workdir, Console())
+    train(config, workdir, make_console())
 
 
 def train(config: ConfigDict, workdir: Path, console: Console) -> None:

@@ -1,0 +1,123 @@
+"""What the pages show, gathered from the files of evaluations, runs and prepared data."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.types import ModelFns
+from biomedgpt_jax.data.manifest import Manifest
+from biomedgpt_jax.data.source import PreparedSplit
+from biomedgpt_jax.eval.compare import Evaluation
+from biomedgpt_jax.report.content import Chart, DataFacts, LossRow, ScoreRow, Series, Shown
+from biomedgpt_jax.verbs.model_spec import ModelSpec, count_parameters
+
+SHOWN_IMAGES = 12
+SHOWN_PER_IMAGE = 3
+TASK_NAMES = {"organ": "body part shown", "vqa": "the data set's own", "modality": "modality"}
+
+
+def describe(spec: ModelSpec, model: ModelFns) -> str:
+    vision, decoder = spec.model.vision, spec.model.decoder
+    tower = vision.tower
+    scales = " and ".join(str(scale) for scale in vision.s2.scales)
+    return (
+        f"Llama3-Med with {count_parameters(model):,} parameters: a vision tower of {tower.depth} layers of "
+        f"{tower.width} channels at {scales} pixels, a connector, and a decoder of {decoder.depth} layers of "
+        f"{decoder.width} channels; {spec.model.tokens_per_image} tokens per image."
+    )
+
+
+def data_facts(manifest: Manifest, folder: Path) -> DataFacts:
+    counts = ", ".join(
+        f"{name} {split.samples} questions on {split.images} images" for name, split in manifest.splits.items()
+    )
+    return DataFacts(
+        name=manifest.title,
+        origin=f"{folder}, prepared from {manifest.source}",
+        licence=manifest.licence,
+        split=counts,
+    )
+
+
+def score_rows(after: Evaluation, before: Evaluation | None) -> tuple[ScoreRow, ...]:
+    earlier = {} if before is None else {_key(group): group for group in before.scores["groups"]}
+    rows = []
+    for group in after.scores["groups"]:
+        score, baseline = group["scores"][group["headline"]], group["baseline"]
+        first = earlier.get(_key(group))
+        rows.append(
+            ScoreRow(
+                questions=f"{TASK_NAMES.get(group['task'], group['task'])}, {group['answer_type']}",
+                n=group["n"],
+                before=None if first is None else first["scores"][first["headline"]]["mean"],
+                after=score["mean"],
+                low=score["low"],
+                high=score["high"],
+                baseline=None if baseline is None else baseline["scores"][group["headline"]],
+                baseline_answer=None if baseline is None else baseline["answer"],
+            )
+        )
+    return tuple(rows)
+
+
+def shown_samples(split: PreparedSplit, after: Evaluation, before: Evaluation | None) -> tuple[Shown, ...]:
+    """A few questions each on images spread over the split."""
+    by_image: dict[tuple[int, ...], list[Any]] = {}
+    for number in range(len(split)):
+        sample = split[number]
+        by_image.setdefault(sample.images, []).append(sample)
+    images = sorted(by_image)
+    chosen = images[:: max(1, -(-len(images) // SHOWN_IMAGES))]
+    return tuple(
+        _shown(split, sample, after, before)
+        for image in chosen
+        for sample in sorted(by_image[image], key=lambda s: s.meta.get("task") == "vqa")[:SHOWN_PER_IMAGE]
+    )
+
+
+def loss_rows(runs: Iterable[tuple[str, list[dict[str, Any]]]]) -> tuple[LossRow, ...]:
+    return tuple(
+        LossRow(name, int(rows[-1]["step"]), float(rows[0]["loss"]), float(rows[-1]["loss"])) for name, rows in runs
+    )
+
+
+def loss_chart(runs: Iterable[tuple[str, list[dict[str, Any]]]]) -> Chart:
+    series = tuple(
+        Series(name, tuple(row["step"] for row in rows), tuple(row["loss"] for row in rows)) for name, rows in runs
+    )
+    return Chart("Training loss", "step", "loss per supervised token", series, log_y=True)
+
+
+def metrics_rows(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl that hold a loss.
+
+    Raises:
+        RunError: there are none.
+    """
+    file = workdir / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = [row for line in lines if "loss" in (row := json.loads(line))]
+    if not rows:
+        raise RunError(f"{file} has no training step yet; run `biomedgpt train --workdir={workdir} ...` first.")
+    return rows
+
+
+def _shown(split: PreparedSplit, sample: Any, after: Evaluation, before: Evaluation | None) -> Shown:
+    row = after.rows[sample.id]
+    headline = {_key(group): group["headline"] for group in after.scores["groups"]}[_key(row)]
+    return Shown(
+        id=sample.id,
+        images=tuple(split.image(number) for number in sample.images),
+        task=TASK_NAMES.get(row["task"], row["task"]),
+        question=row["question"],
+        truth=row["truth"],
+        prediction=row["prediction"],
+        right=row["scores"][headline] == 1,
+        before=None if before is None else before.rows[sample.id]["prediction"],
+    )
+
+
+def _key(group: dict[str, Any]) -> tuple[str, str]:
+    return group["task"], group["answer_type"]

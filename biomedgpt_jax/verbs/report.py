@@ -1,0 +1,137 @@
+"""Writes the HTML page of a training in one or more stages, and prints its table.
+
+    biomedgpt report --runs=runs/stage1,runs/stage2 --export=runs/huggingface --out=runs/report.html
+
+The first run's evaluation at step 0 is "before", the last run's newest one "after". With --require_margin=20 the
+verb fails unless the body-part or modality question beats the majority answer by so many points.
+"""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from absl import flags
+
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.data.manifest import read_manifest
+from biomedgpt_jax.data.source import PreparedSplit
+from biomedgpt_jax.eval.compare import Evaluation, load
+from biomedgpt_jax.report.content import NOT_A_DOCTOR, Check, RunPage, Table
+from biomedgpt_jax.report.page import write_page
+from biomedgpt_jax.report.table import summary_table
+from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.console import make_console
+from biomedgpt_jax.verbs.model_spec import build_model, read_spec
+from biomedgpt_jax.verbs.page_content import (
+    data_facts,
+    describe,
+    loss_chart,
+    loss_rows,
+    metrics_rows,
+    score_rows,
+    shown_samples,
+)
+
+EASY_TASKS = ("organ", "modality")  # what a small model can learn; the threshold is theirs
+EXAMPLE = "biomedgpt report --runs=runs/stage1,runs/stage2 --out=runs/report.html"
+
+
+def define(values: flags.FlagValues) -> None:
+    flags.DEFINE_list("runs", [], "Workdirs of the stages, in order.", flag_values=values)
+    flags.DEFINE_string("export", None, "Exported folder, for its parity certificate.", flag_values=values)
+    flags.DEFINE_string("out", None, "HTML file to write.", flag_values=values)
+    flags.DEFINE_float(
+        "require_margin", None, "Points over the majority answer that must be reached.", flag_values=values
+    )
+
+
+def run(values: flags.FlagValues) -> int:
+    runs = [Path(name) for name in command_line.require(values, "runs", EXAMPLE)]
+    out = Path(command_line.require(values, "out", EXAMPLE))
+    export = Path(values.export) if values.export else None
+    page = make_page(runs, export, values.require_margin)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_page(page, out)
+    console = make_console()
+    console.print(summary_table(page))
+    console.print(f"Page: {out}", markup=False)
+    missed = [check.name for check in page.checks if not check.ok]
+    if missed:
+        print(f"biomedgpt report: not reached: {'; '.join(missed)}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def make_page(runs: list[Path], export: Path | None, margin: float | None) -> RunPage:
+    """Raises RunError where a run has not been trained or evaluated."""
+    config = json.loads((runs[-1] / "config.json").read_text())
+    before, after = _evaluation(runs[0], first=True), _evaluation(runs[-1], first=False)
+    data = Path(config["data"]["paths"][0])
+    spec = read_spec(runs[-1])
+    model = build_model(spec, compute_dtype="float32", remat="none")
+    rows = [(f"stage {number}", metrics_rows(run)) for number, run in enumerate(runs, 1)]
+    return RunPage(
+        title="Llama3-Med, trained, scored and exported",
+        model=f"{describe(spec, model)} {NOT_A_DOCTOR}",
+        data=data_facts(read_manifest(data), data),
+        protocol=after.scores["protocol"],
+        interval=after.scores["interval"],
+        scores=score_rows(after, before),
+        samples=shown_samples(PreparedSplit(data, config["eval"]["split"]), after, before),
+        checks=(*_margin_checks(after, margin), *_parity_checks(export)),
+        losses=loss_rows(rows),
+        charts=(loss_chart(rows),),
+        facts=(
+            ("configuration", str(runs[-1] / "config.json")),
+            ("data hash", after.scores["data_hash"]),
+            ("versions", ", ".join(f"{name} {version(name)}" for name in ("biomedgpt-jax", "jax", "flax"))),
+        ),
+        tables=(_ledger_table(runs[-1]),),
+    )
+
+
+def _evaluation(run: Path, *, first: bool) -> Evaluation:
+    steps = sorted((run / "eval").glob("step_*/*/scores.json"), key=lambda file: _step(file.parent.parent))
+    if not steps:
+        raise RunError(f"{run}/eval holds no evaluation; train with config.eval.paths set.")
+    return load(str(steps[0 if first else -1].parent))
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def _margin_checks(after: Evaluation, margin: float | None) -> tuple[Check, ...]:
+    if margin is None:
+        return ()
+    found = [group for group in after.scores["groups"] if group["task"] in EASY_TASKS and group["baseline"]]
+    if not found:
+        raise RunError(f"{after.folder}: no question about {' or '.join(EASY_TASKS)}, so no margin can be required.")
+    return tuple(
+        Check(
+            name=f"{group['task']}, {group['answer_type']}: points over the majority answer",
+            found=f"{100 * group['baseline']['margin']['mean']:+.1f}",
+            needed=f"{margin:+.0f}",
+            ok=100 * group["baseline"]["margin"]["mean"] >= margin,
+        )
+        for group in found
+    )
+
+
+def _parity_checks(export: Path | None) -> tuple[Check, ...]:
+    if export is None:
+        return ()
+    file = export / "parity.json"
+    if not file.exists():
+        raise RunError(f"{file} is missing; run `biomedgpt export` to the end.")
+    stages = json.loads(file.read_text())["stages"]
+    return tuple(Check(stage["name"], stage["found"], stage["needed"], stage["ok"]) for stage in stages)
+
+
+def _ledger_table(run: Path) -> Table:
+    ledger = json.loads((run / "ledger.json").read_text())
+    rows = tuple(
+        (row["module"], f"{row['parameters']:,}", "yes" if row["trainable"] else "frozen", f"{row['learning_rate']:g}")
+        for row in ledger["rows"]
+    )
+    return Table("Parameters of the last stage", ("module", "parameters", "trained", "peak learning rate"), rows)

@@ -1,0 +1,20 @@
+"""What to ask a model: biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/instruct"""
+
+from ml_collections import ConfigDict
+
+from biomedgpt_jax.verbs.config_args import parse_args
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    args = parse_args(arg, data="", split="test", protocol="strict/v1")
+    return ConfigDict(
+        {
+            "data": args["data"],
+            "split": args["split"],
+            "train_split": "train",  # where the majority baseline comes from
+            "protocol": args["protocol"],
+            "dtype": "float32",
+            "batch_rows": 16,
+            "max_new_tokens": 32,
+        }
+    )
