@@ -60,7 +60,7 @@ def _rows(source: BuiltinSource, pictures: list[Picture]) -> Iterator[Row]:
     for number, picture in enumerate(pictures):
         name = f"{source.name}-{number:02d}.png"
         out = io.BytesIO()
-        Image.fromarray(picture.rgb).save(out, "PNG")
+        Image.fromarray(picture.rgb).save(out, "PNG", compress_level=1)
         image = ImageBytes(out.getvalue(), name)
         asked = {
             "modality": (MODALITY_QUESTION, source.modality, _answers("modality")),

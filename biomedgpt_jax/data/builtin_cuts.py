@@ -12,7 +12,7 @@ from biomedgpt_jax.data import dicom
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.images import decode_rgb
 
-LONGEST = 768
+LONGEST = 512
 TILE = 256
 PLANES = ("sagittal", "coronal", "axial")  # by the axis of a volume turned to right, anterior, superior
 
