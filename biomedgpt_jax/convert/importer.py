@@ -7,26 +7,34 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from biomedgpt_jax.checkpoint.weights import save_weights
-from biomedgpt_jax.convert import decoders
-from biomedgpt_jax.convert.config_json import ModelConfig, config_to_json
-from biomedgpt_jax.convert.mapping import Shape, import_tensors
+from biomedgpt_jax.convert import decoders, hoptimus
+from biomedgpt_jax.convert.export_llama3med import llama3med_rules
+from biomedgpt_jax.convert.import_model import llama3med_config, read_preprocessor
+from biomedgpt_jax.convert.llava import llava_from_hf
+from biomedgpt_jax.convert.mapping import import_tensors
+from biomedgpt_jax.convert.shapes import model_shapes, part_shapes
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
+from biomedgpt_jax.convert.torch_file import TorchFile
+from biomedgpt_jax.convert.towers import rules_for, tower_reader
+from biomedgpt_jax.core.config_json import to_json
 from biomedgpt_jax.core.errors import RunError
-from biomedgpt_jax.core.module import Functional
-from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
-from biomedgpt_jax.models.llama import Llama, LlamaConfig
+from biomedgpt_jax.core.partition import from_leaf_paths
+from biomedgpt_jax.models.llama import LlamaConfig
+from biomedgpt_jax.models.llama3_med import Llama3MedConfig
+from biomedgpt_jax.models.vit import VitConfig
 
 Json = dict[str, Any]
+ModelConfig = Llama3MedConfig | LlamaConfig | VitConfig
 Leaves = Iterator[tuple[str, np.ndarray]]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
+H_OPTIMUS_FILE = "checkpoint.pth"
 MAX_CONFIG_BYTES = 16_000_000
 
 
@@ -52,7 +60,7 @@ def import_folder(path: str | Path) -> Imported:
     """
     folder = Path(path)
     config = read_config(folder)
-    family = config.get("model_type")
+    family = config.get("model_type", config.get("architecture"))
     if family not in _FAMILIES:
         raise RunError(
             f"{folder / 'config.json'}: model_type {family!r} cannot be imported, expected one of "
@@ -78,7 +86,7 @@ def save_imported(imported: Imported, out: str | Path, dtype: str | None = None)
     meta = {
         "family": imported.family,
         "part": imported.part,
-        "config": config_to_json(imported.config),
+        "config": to_json(imported.config),
         "source": imported.source,
         "licence": imported.licence,
     }
@@ -95,6 +103,8 @@ def read_config(folder: Path) -> Json:
         RunError: there is none, or it is not a JSON object.
     """
     file = folder / "config.json"
+    if not file.is_file() and (folder / H_OPTIMUS_FILE).is_file():
+        return {"architecture": hoptimus.ARCHITECTURE}  # published without a configuration
     if not file.is_file():
         found = sorted(each.name for each in folder.iterdir())[:10] if folder.is_dir() else []
         state = f"found {', '.join(found) or 'an empty folder'}" if folder.is_dir() else "no such folder"
@@ -110,27 +120,58 @@ def read_config(folder: Path) -> Json:
     return config
 
 
-def _decoder(folder: Path, config: Json) -> tuple[str, LlamaConfig, Leaves]:
-    where = str(folder / "config.json")
-    model = decoders.decoder_config_from_hf(config, where)
-    rules = decoders.RULES[config["model_type"]]
+def _decoder(folder: Path, config: Json) -> tuple[str, ModelConfig, Leaves]:
+    model = decoders.decoder_config_from_hf(config, str(folder / "config.json"))
     tensors = _tied(SafetensorsFolder(folder), model.tied, "model.embed_tokens.weight", "lm_head.weight")
-    shapes = shapes_of(lambda rngs: Llama(model, lora=None, rngs=rngs))
-    return "decoder", model, import_tensors(tensors, rules, shapes, where=str(folder), ignored=decoders.IGNORED)
+    rules = decoders.RULES[config["model_type"]]
+    return (
+        "decoder",
+        model,
+        import_tensors(tensors, rules, part_shapes(model), where=str(folder), ignored=decoders.IGNORED),
+    )
+
+
+def _tower(folder: Path, config: Json) -> tuple[str, ModelConfig, Leaves]:
+    where = str(folder / "config.json")
+    reader = tower_reader(config, where)
+    model = read_preprocessor(folder, reader.config(config, where))
+    tensors = _weights(folder)
+    rules = rules_for(reader, model, tensors, str(folder))
+    return "tower", model, import_tensors(tensors, rules, part_shapes(model), where=str(folder), ignored=reader.ignored)
+
+
+def _llava(folder: Path, config: Json) -> tuple[str, ModelConfig, Leaves]:
+    tensors = _Renamed(SafetensorsFolder(folder))
+    model, rules, ignored = llava_from_hf(config, tensors, str(folder / "config.json"))
+    tower = read_preprocessor(folder, model.vision.tower)
+    model = replace(model, vision=replace(model.vision, tower=tower))
+    return "model", model, import_tensors(tensors, rules, model_shapes(model), where=str(folder), ignored=ignored)
+
+
+def _llama3med(folder: Path, config: Json) -> tuple[str, ModelConfig, Leaves]:
+    model = llama3med_config(folder, config)
+    embedding, head = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+    tensors = _tied(SafetensorsFolder(folder), model.decoder.tied, embedding, head)
+    ignored = tuple(rf"language_model\.{pattern}" for pattern in decoders.IGNORED)
+    rules, shapes = llama3med_rules(model), model_shapes(model)
+    return "model", model, import_tensors(tensors, rules, shapes, where=str(folder), ignored=ignored)
 
 
 _FAMILIES: dict[str, Callable[[Path, Json], tuple[str, ModelConfig, Leaves]]] = {
-    "llama": _decoder,
-    "qwen2": _decoder,
-    "gemma": _decoder,
+    **dict.fromkeys(("llama", "qwen2", "gemma"), _decoder),
+    **dict.fromkeys(("clip", "clip_vision_model", "siglip", "siglip_vision_model"), _tower),
+    **dict.fromkeys(("dinov2", "dinov2_with_registers", hoptimus.ARCHITECTURE), _tower),
+    "llava": _llava,
+    "llama3med": _llama3med,
 }
 
 
-def shapes_of(construct: Callable[[Any], Any]) -> dict[str, Shape]:
-    """Leaf paths and shapes of a module, without making it."""
-    model = Functional(construct)
-    leaves = leaf_paths(jax.eval_shape(model.init, jax.random.key(0)))
-    return {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+def _weights(folder: Path) -> Mapping[str, np.ndarray]:
+    """Safetensors, else the one PyTorch file of the folder."""
+    if any(folder.glob("*.safetensors")):
+        return SafetensorsFolder(folder)
+    files = sorted([*folder.glob("*.pth"), *folder.glob("pytorch_model.bin")])
+    return TorchFile(files[0]) if len(files) == 1 else SafetensorsFolder(folder)
 
 
 def _tied(tensors: Mapping[str, np.ndarray], tied: bool, embedding: str, head: str) -> Mapping[str, np.ndarray]:
@@ -168,3 +209,27 @@ def _licence(folder: Path) -> str | None:
                     return line.removeprefix("license:").strip()
     files = sorted(file.name for file in folder.iterdir() if file.name.upper().startswith(("LICENSE", "LICENCE")))
     return f"see {files[0]}" if files else None
+
+
+class _Renamed(Mapping[str, np.ndarray]):
+    """LLaVA files of some versions have everything below `model.`, and the head beside it."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray]):
+        self._tensors = tensors
+        self._stored = {_without_model(key): key for key in tensors}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._tensors[self._stored[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _without_model(key: str) -> str:
+    if key == "lm_head.weight":
+        return "language_model.lm_head.weight"
+    inside = key.removeprefix("model.language_model.")
+    return f"language_model.model.{inside}" if inside != key else key.removeprefix("model.")

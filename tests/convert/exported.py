@@ -56,7 +56,7 @@ class Tiny:
     fns: ModelFns
 
     def batch(self, tokens: np.ndarray, images: np.ndarray, image_id: int) -> dict[str, jax.Array]:
-        """tokens [b s]; images uint8 [b i h w 3], whose features take the image positions in order."""
+        """Ids [b s]; images uint8 [b i h w 3], whose features take the image positions in order."""
         places = tokens == image_id
         index = np.where(places, np.cumsum(places, axis=1) - 1, -1)
         ones = np.ones_like(tokens)
