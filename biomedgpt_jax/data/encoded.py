@@ -5,11 +5,10 @@ Every sample is checked before training starts, lengths are known for packing, a
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -114,41 +113,54 @@ def _write(
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        samples: list[Encoded] = []
-        numbers: list[int] = []
-        rejected: list[dict] = []
+        rejected: list[Rejected] = []
+        chunks = [_arrays([], [])]
         for start in range(0, len(split), CHUNK):
             chunk = range(start, min(start + CHUNK, len(split)))
-            for number, sample in zip(chunk, split.samples(chunk), strict=True):
-                try:
-                    samples.append(encode_sample(sample, template, tokenizer))
-                    numbers.append(number)
-                except DataError as error:
-                    rejected.append({"number": number, "reason": str(error)})
+            chunks.append(_encode_chunk(split, chunk, template, tokenizer, rejected))
             if progress:
                 progress(chunk.stop, len(split))
-        for name, array in _arrays(numbers, samples).items():
+        joined = {name: np.concatenate([arrays[name] for arrays in chunks]) for name in chunks[0]}
+        for name in ("starts", "image_starts"):
+            joined[name] = np.concatenate([[0], np.cumsum(joined[name])]).astype(np.int64)
+        for name, array in joined.items():
             np.save(part / f"{name}.npy", array)
-        (part / "rejected.json").write_text(json.dumps(rejected))
-        try:
-            os.replace(part, folder)
-        except OSError:
-            # Another process finished the same folder first; its contents are equal.
-            if not folder.is_dir():
-                raise
+        (part / "rejected.json").write_text(json.dumps([asdict(r) for r in rejected]))
+        _publish(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _arrays(numbers: list[int], samples: list[Encoded]) -> dict[str, np.ndarray]:
-    def starts(sizes: list[int]) -> np.ndarray:
-        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+def _encode_chunk(
+    split: PreparedSplit, chunk: range, template: Template, tokenizer: Tokenizer, rejected: list[Rejected]
+) -> dict[str, np.ndarray]:
+    samples: list[Encoded] = []
+    numbers: list[int] = []
+    for number, sample in zip(chunk, split.samples(chunk), strict=True):
+        try:
+            samples.append(encode_sample(sample, template, tokenizer))
+            numbers.append(number)
+        except DataError as error:
+            rejected.append(Rejected(number, str(error)))
+    return _arrays(numbers, samples)
 
+
+def _arrays(numbers: list[int], samples: list[Encoded]) -> dict[str, np.ndarray]:
+    """The arrays of some samples; `starts` and `image_starts` are still sizes."""
     return {
         "numbers": np.array(numbers, np.int64),
-        "ids": np.concatenate([s.ids for s in samples] or [np.zeros(0, np.int32)]),
-        "supervised": np.concatenate([s.supervised for s in samples] or [np.zeros(0, bool)]),
-        "starts": starts([len(s.ids) for s in samples]),
+        "ids": np.concatenate([np.zeros(0, np.int32), *(s.ids for s in samples)]),
+        "supervised": np.concatenate([np.zeros(0, bool), *(s.supervised for s in samples)]),
+        "starts": np.array([len(s.ids) for s in samples], np.int64),
         "images": np.array([n for s in samples for n in s.images], np.int64),
-        "image_starts": starts([len(s.images) for s in samples]),
+        "image_starts": np.array([len(s.images) for s in samples], np.int64),
     }
+
+
+def _publish(part: Path, folder: Path) -> None:
+    try:
+        part.rename(folder)
+    except OSError:
+        # Another process finished the same folder first; its contents are equal.
+        if not folder.is_dir():
+            raise

@@ -124,8 +124,9 @@ def _complete_rows(sizes: np.ndarray, limits: np.ndarray) -> list[list[int]]:
 def _best_pair(size: np.ndarray, room: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """The pair, or the single one if it is larger, that takes the largest share of a row and fits in `room`."""
     share = (size / limits).sum(axis=1)
-    both = share[:, None] + share
-    both[((size[:, None] + size) > room).any(axis=2)] = 0
+    both = np.add.outer(share, share)
+    for column in (0, 1):
+        both[np.add.outer(size[:, column], size[:, column]) > room[column]] = 0
     np.fill_diagonal(both, share)
     first, second = divmod(int(both.argmax()), len(size))
     return np.unique([first, second])

@@ -154,7 +154,7 @@ class BatchIterator(grain.DatasetIterator[HostBatch]):
 
 
 class _Batches:
-    """Random access: `[step]` is one process's rows of that step's batch."""
+    """Random access: item n is one process's rows of batch n."""
 
     def __init__(
         self, data: TrainData, transform: ImageTransform, reading: Reading, process_index: int, process_count: int
@@ -177,10 +177,10 @@ class _Batches:
         digest.update(data.plan.samples.tobytes())
         return digest.hexdigest()[:16]
 
-    def __getitem__(self, step: int) -> HostBatch:
+    def __getitem__(self, index: int) -> HostBatch:
         data = self._data
         batch = empty_batch(self._rows, data.shape, self._max_samples)
-        first = int(step) * data.batch_size + self._first
+        first = int(index) * data.batch_size + self._first
         # The last batch of a run may end in empty rows.
         for row in range(min(self._rows, len(data.plan) - first)):
             numbers = data.plan[first + row].tolist()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
+from array_record.python.array_record_module import ArrayRecordReader
 
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.manifest import read_manifest
@@ -130,7 +130,7 @@ class Records:
         with self._lock:
             if self._readers[file] is None:
                 path, records = self._files[file]
-                reader = array_record_module.ArrayRecordReader(str(path), READER_OPTIONS)
+                reader = ArrayRecordReader(str(path), READER_OPTIONS)
                 if reader.num_records() != records:
                     raise DataError(
                         f"{path} is damaged: the manifest says {records} records, {reader.num_records()} can be read; "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tokenizers
-from sentencepiece import sentencepiece_model_pb2
+from sentencepiece.sentencepiece_model_pb2 import ModelProto  # pyright: ignore[reportAttributeAccessIssue]
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from biomedgpt_jax.data.errors import DataError
@@ -128,8 +128,8 @@ def _from_sentencepiece(tokenizer: SentencePieceTokenizer) -> tokenizers.Tokeniz
     merges = [pair for i in ranked for pair in _halves(model.IdToPiece(i), mergeable)]
     unk = model.IdToPiece(model.unk_id())
     out = tokenizers.Tokenizer(models.BPE(vocab, merges, unk_token=unk, fuse_unk=True, byte_fallback=True))
-    steps = [normalizers.Replace(" ", SPACE)]
-    ending = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(" ", SPACE)]
+    ending: list[decoders.Decoder] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if tokenizer.adds_space:
         steps.insert(0, normalizers.Prepend(SPACE))
         ending.append(decoders.Strip(" ", 1, 0))
@@ -186,7 +186,7 @@ def _byte_letters() -> dict[int, str]:
 
 
 def _check_sentencepiece(tokenizer: SentencePieceTokenizer) -> None:
-    proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model.serialized_model_proto())
+    proto = ModelProto.FromString(tokenizer.model.serialized_model_proto())
     rules = proto.normalizer_spec
     problems = {
         "it is not a BPE model": proto.trainer_spec.model_type != BPE,

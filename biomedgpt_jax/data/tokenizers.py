@@ -194,7 +194,7 @@ class HuggingFaceTokenizer(Tokenizer):
         config = _settings(self.files)
         named = {key: self._named(config, key) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
         self.special_ids = {token.content: i for i, token in added.items()}
-        self.special_ids |= {self._tokenizer.id_to_token(i): i for i in named.values() if i is not None}
+        self.special_ids |= {str(self._tokenizer.id_to_token(i)): i for i in named.values() if i is not None}
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
         first = self.encode("a")[:1]
         self.adds_space = bool(first) and (self._tokenizer.id_to_token(first[0]) or "").startswith("▁")

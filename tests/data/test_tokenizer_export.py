@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,19 +98,21 @@ def test_chat_template_gives_our_prompt(name: str, small_sp: Tokenizer, tmp_path
 def test_chat_template_takes_parts(exported: Exported) -> None:
     content = [{"type": "image"}, {"type": "text", "text": "Which organ?"}]
     words = exported.theirs.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        [{"role": "user", "content": content}],  # pyright: ignore[reportArgumentType]
+        add_generation_prompt=True,
+        tokenize=False,
     )
     prompt = encode_prompt(Sample("s", (1,), (Turn("Which organ?", ""),)), TEMPLATES["llama3"], exported.source)
     expected = np.where(prompt.ids == PLACEHOLDER, exported.source.image_token_id, prompt.ids)
     assert words == exported.source.decode(expected, skip_special=False)
 
 
-def train(path: Path, **options: object) -> SentencePieceTokenizer:
+def train(path: Path, **options: Any) -> SentencePieceTokenizer:
     """A Llama-2-like model (a space is put before each text) with other options."""
     words = ["the", "brain", "liver", "chest", "X-ray", "of", "a", "left", "lesion"]
     rng = np.random.default_rng(0)
     lines = [" ".join(rng.choice(words, 12)) for _ in range(100)]
-    settings = {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity"}
+    settings: dict[str, Any] = {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity"}
     with path.open("wb") as file:
         sentencepiece.SentencePieceTrainer.Train(
             sentence_iterator=iter(lines),
