@@ -8,14 +8,19 @@ import sys
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 from rich.table import Table
 
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.data.datasets import DATASETS
+from biomedgpt_jax.data.layouts import biomedgpt_files, llava_files, own_dataset, table_folder, tfds_folder, tsv_files
 from biomedgpt_jax.data.manifest import Manifest
 from biomedgpt_jax.data.prepare import prepare_dataset
+from biomedgpt_jax.data.spec import DatasetSpec
+from biomedgpt_jax.data.tables import Columns
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
+from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.progress import progress
 
 
@@ -27,14 +32,10 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> None:
     config = command_line.require(values, "config", "--config=configs/data/vqa_rad.py")
     out = Path(command_line.require(values, "out", "--out=data/vqa_rad"))
-    if config.dataset not in DATASETS:
-        known = ", ".join(DATASETS)
-        raise UsageError(
-            f"No data set {config.dataset!r}; built in: {known}.{command_line.suggest(config.dataset, DATASETS)}"
-        )
+    spec = _spec(config)
     with progress() as advance:
         manifest = prepare_dataset(
-            DATASETS[config.dataset],
+            spec,
             out,
             source_dir=config.source or None,
             workers=config.workers,
@@ -45,6 +46,34 @@ def run(values: flags.FlagValues) -> None:
             command=" ".join(sys.argv[1:]),
         )
     _print(manifest, out)
+
+
+def _spec(config: ConfigDict) -> DatasetSpec:
+    """A built-in data set, or the user's own files where the configuration has `own`.
+
+    Raises:
+        UsageError: an unknown name or layout, or own files without a source.
+    """
+    if "own" not in config:
+        if config.dataset not in DATASETS:
+            known = ", ".join(DATASETS)
+            raise UsageError(
+                f"No data set {config.dataset!r}; built in: {known}.{command_line.suggest(config.dataset, DATASETS)}"
+            )
+        return DATASETS[config.dataset]
+    own = config.own
+    if not config.source:
+        raise UsageError("Own files need --config.source=FOLDER.")
+    files, columns = dict(own.files), Columns(**own.columns)
+    layouts = {
+        "llava": lambda: llava_files(files, own.images),
+        "tsv": lambda: tsv_files(files, own.images),
+        "biomedgpt": lambda: biomedgpt_files(files),
+        "table": lambda: table_folder(columns, own.images),
+        "tfds": lambda: tfds_folder(columns),
+    }
+    read = lookup("own.layout", own.layout, layouts)()
+    return own_dataset(config.dataset, read, licence=own.licence, source=config.source)
 
 
 def _print(manifest: Manifest, out: Path) -> None:

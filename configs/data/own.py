@@ -1,0 +1,35 @@
+"""Your own files: biomedgpt prepare --out=data/mine --config=configs/data/own.py:layout=llava,train=train.json \
+    --config.source=raw/mine --config.images=images
+
+Layouts: llava (JSON or JSONL with `conversations`), tsv (with a header), biomedgpt (its headerless VQA files), table
+(a Hugging Face datasets folder, Parquet or Arrow) and tfds (a prepared TFDS folder, ArrayRecord).
+"""
+
+from dataset import dataset
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from biomedgpt_jax.verbs.config_args import parse_args
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    args = parse_args(arg, layout="llava", name="own", train="", validation="", test="")
+    config = dataset(args["name"])
+    config.own = ConfigDict(
+        {
+            "layout": args["layout"],
+            # split -> file; layouts that are a folder name their splits themselves
+            "files": {name: args[name] for name in ("train", "validation", "test") if args[name]},
+            "images": ".",  # folder of the images inside the source
+            "columns": {
+                "question": "question",
+                "answer": "answer",
+                "conversations": placeholder(str),  # instead of question and answer
+                "image": "image",
+                "id": placeholder(str),
+                "meta": (),
+            },
+            "licence": "not stated",
+        }
+    )
+    return config
