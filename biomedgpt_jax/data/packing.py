@@ -11,7 +11,7 @@ import numpy as np
 from biomedgpt_jax.data.errors import DataError
 
 WINDOW = 4096  # samples packed together
-BUFFER = 128  # samples that wait for a row; their pairs are dense enough to close a row within a few tokens
+BUFFER = 96  # samples that wait for a row; their pairs are dense enough to close a row within a few tokens
 PAIR_FROM = 2.5  # a pair is looked for when the room is this many average samples or less
 
 
