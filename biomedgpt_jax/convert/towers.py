@@ -79,5 +79,16 @@ def with_normalisation(config: VitConfig, preprocessor: Mapping[str, Any], where
             f"{where}: expected do_rescale and do_normalize true and rescale_factor 1/255, found "
             f"{ {k: preprocessor.get(k) for k in ('do_rescale', 'do_normalize', 'rescale_factor')} }."
         )
-    mean, std = preprocessor.get("image_mean", config.mean), preprocessor.get("image_std", config.std)
-    return replace(config, mean=tuple(mean), std=tuple(std))
+    mean, std = (
+        _three(preprocessor.get(name, default), f"{where}: {name}")
+        for name, default in (("image_mean", config.mean), ("image_std", config.std))
+    )
+    return replace(config, mean=mean, std=std)
+
+
+def _three(values: Any, what: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(value) for value in values)
+    except (TypeError, ValueError):
+        raise RunError(f"{what} is {values!r}, expected three numbers.") from None
+    return red, green, blue

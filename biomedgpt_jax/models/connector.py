@@ -22,6 +22,9 @@ from biomedgpt_jax.layers.mlp import Activation, Mlp, activation
 from biomedgpt_jax.layers.norm import LayerNorm
 from biomedgpt_jax.models.qformer import QFormer, QFormerConfig
 
+# Uniform in +-1/sqrt(fan_in), for kernels with two dimensions.
+TORCH_KERNEL = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
 
 @dataclass(frozen=True)
 class IdentityConfig:
@@ -174,7 +177,7 @@ class ResamplerLayer(nnx.Module):
             width * config.mlp_ratio,
             act=Activation.GELU,
             bias=False,
-            init=torch_kernel_uniform,
+            init=TORCH_KERNEL,
             rngs=rngs,
         )
 
@@ -227,11 +230,6 @@ class MofConnector(nnx.Module):
         first, second = jnp.split(x, [self.boundary], axis=-1)
         pairs = jnp.stack([self.first(first), self.second(second)], axis=2)
         return rearrange(pairs, "b n two d -> b (n two) d")
-
-
-def torch_kernel_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """`torch_uniform` of a two-dimensional kernel, whose first axis is the fan-in."""
-    return torch_uniform(shape[0])(key, shape, dtype)
 
 
 def _linear(in_width: int, out_width: int, rngs: nnx.Rngs) -> Linear:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from biomedgpt_jax.core.errors import UsageError
@@ -65,7 +66,7 @@ def encode_images(
     config: VisionConfig,
     images: UInt8[Array, "b h w 3"],
     *,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     remat: Remat,
 ) -> Float[Array, "b n c"]:
     """Features in `dtype`; `n` is `tokens_per_image`, `c` is `sum(feature_widths)`.

@@ -67,9 +67,7 @@ def test_with_a_tower(name, scales, output):
     reference = tower_reference(name)
     images = np.random.default_rng(0).integers(0, 256, (2, scales[-1], scales[-1], 3), np.uint8)
     config = VisionConfig(reference.config, None, S2Config(scales, output), PENULTIMATE_PATCHES)
-    encode = jax.jit(
-        lambda x: encode_images(reference.bind(), config, x, dtype=jnp.dtype(jnp.float32), remat=Remat.NONE)
-    )
+    encode = jax.jit(lambda x: encode_images(reference.bind(), config, x, dtype=jnp.float32, remat=Remat.NONE))
     normal = (images / 255 - reference.config.mean) / np.asarray(reference.config.std)
 
     def tower(tiles):
@@ -107,9 +105,9 @@ def test_two_towers_see_the_same_pixels():
 
     functional = Functional(lambda rngs: make_tower(config, rngs=rngs))
     params = {"first": first.params, "second": second.params}
-    ours = jax.jit(
-        lambda x: encode_images(functional.bind(params), config, x, dtype=jnp.dtype(jnp.float32), remat=Remat.NONE)
-    )(images)
+    ours = jax.jit(lambda x: encode_images(functional.bind(params), config, x, dtype=jnp.float32, remat=Remat.NONE))(
+        images
+    )
     normal = ((images / 255 - first.config.mean) / np.asarray(first.config.std)).astype(np.float32)
     channels_first = torch.from_numpy(normal).permute(0, 3, 1, 2)
     theirs = [

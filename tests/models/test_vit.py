@@ -74,7 +74,7 @@ def test_pixels_are_normalised_as_by_the_processor():
     processor = transformers.CLIPImageProcessorPil(do_resize=False, do_center_crop=False)
     processed = processor(list(images), return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1)
     vision = VisionConfig(reference.config, None, S2Config((56,), MapSize.SMALLEST), PENULTIMATE)
-    ours = encode_images(reference.bind(), vision, jnp.asarray(images), dtype=jnp.dtype(jnp.float32), remat=Remat.NONE)
+    ours = encode_images(reference.bind(), vision, jnp.asarray(images), dtype=jnp.float32, remat=Remat.NONE)
     close(ours, reference.hidden_states(np.ascontiguousarray(processed))[-2][:, 1:])
     assert ours.shape[1] == tokens_per_image(vision) == 16
 
@@ -123,11 +123,11 @@ def test_sharded_over_all_axes_gives_the_same_features():
     config = TOWERS["tiny-clip"]
     vision = VisionConfig(config, None, S2Config((56, 112), MapSize.SMALLEST), PENULTIMATE)
     functional = Functional(lambda rngs: make_tower(vision, rngs=rngs))
-    params = functional.init(jax.random.key(0))
+    params = jax.jit(functional.init)(jax.random.key(0))
     images = jnp.asarray(np.random.default_rng(2).integers(0, 256, (8, 112, 112, 3), np.uint8))
 
     def encode(params, images):
-        return encode_images(functional.bind(params), vision, images, dtype=jnp.dtype(jnp.float32), remat=Remat.NONE)
+        return encode_images(functional.bind(params), vision, images, dtype=jnp.float32, remat=Remat.NONE)
 
     encode = jax.jit(encode)
     alone = encode(params, images)
