@@ -1,7 +1,7 @@
 """The built-in set: real medical pictures that pip packages ship, with questions that are true by header or
 publisher.
 
-It proves the pipeline where no data set can be downloaded. About 27 sources (docs/builtin_data.md) are too
+It proves the pipeline where no data set can be downloaded. 26 sources (docs/builtin_data.md) are too
 few to say how good a model is.
 """
 

@@ -98,7 +98,10 @@ def _open_raw(
         if spec.download is not None:
             folder.mkdir(parents=True, exist_ok=True)
             spec.download(folder, report)
-    return spec.read(folder)
+    raw = spec.read(folder)
+    if not raw.splits:
+        raise DataError(f"{spec.name}: no split to prepare; name a file for train, validation or test")
+    return raw
 
 
 def _with_totals(spec: DatasetSpec, raw: Raw) -> dict[str, RawSplit]:

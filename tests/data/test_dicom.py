@@ -1,6 +1,9 @@
 """DICOM rendering on files written here, checked against the standard's formulas."""
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -114,3 +117,20 @@ def test_real_files_of_pydicom():
     assert shown.shape == (128, 128, 3)
     assert shown.min() == 0
     assert shown.max() == 255
+
+
+def test_without_pydicom_the_error_says_what_to_install():
+    script = """
+import sys
+sys.modules["pydicom"] = None
+from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.images import decode_rgb
+try:
+    decode_rgb(bytes(128) + b"DICM", (0, 0, 0), "ct.dcm")
+except DataError as error:
+    print(error)
+"""
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.startswith("ct.dcm: DICOM needs pydicom")
+    assert "biomedgpt-jax[medical]" in done.stdout
