@@ -5,7 +5,7 @@ biomedgpt train --workdir=runs/small --config=configs/smoke.py:stage=1,data=data
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +62,7 @@ class Parts:
     mesh: Mesh
     optimizer: Optimizer
     abstract: TrainState
+    is_trainable: Callable[[str], bool]
 
 
 def define(values: flags.FlagValues) -> None:
@@ -104,7 +105,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
             ),
             keep_checkpoints=config.train.keep,
             late_gradients=begins_behind_zero,
-            costs=training_costs(config, spec, parts.mesh),
+            costs=training_costs(config, spec, parts.is_trainable),
         ),
         data.batches(image_transform(spec), reading(config), jax.process_index(), jax.process_count()),
         start=lambda: start_params(config, spec, parts.mesh, say),
@@ -138,7 +139,7 @@ def build_parts(config: ConfigDict, spec: ModelSpec, total_steps: int) -> Parts:
     optimizer = make_optimizer(_optim_config(config, total_steps), axes)
     frozen_dtype = lookup("model.frozen_dtype", config.model.frozen_dtype, DTYPES)
     abstract = abstract_state(model, optimizer, is_trainable, mesh=mesh, frozen_dtype=frozen_dtype)
-    return Parts(spec, model, mesh, optimizer, abstract)
+    return Parts(spec, model, mesh, optimizer, abstract, is_trainable)
 
 
 def _optim_config(config: ConfigDict, total_steps: int) -> OptimConfig:
