@@ -81,12 +81,13 @@ def print_ledger(ledger: Ledger, console: Console) -> None:
     )
 
 
-def readable_bytes(count: float) -> str:
+def readable_bytes(count: int) -> str:
+    size = float(count)
     for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.4g} {unit}"
-        count /= 1024
-    return f"{count:.4g} GiB"
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"
 
 
 def _rows(leaves: dict[str, Any], optimizer: Optimizer | None) -> Sequence[LedgerRow]:

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.partition import leaf_paths, merge
+from biomedgpt_jax.train.heldout import make_heldout
 from biomedgpt_jax.train.step import compile_step, make_train_step, place_batch
 from tests.train.toy import PATCHES, make_toy, toy_batch, toy_settings
 
@@ -21,6 +24,12 @@ def _run(mesh_shape=(1, 1), steps=3, batches=None, settings=None, **toy_options)
     return jax.device_get(state), history, step
 
 
+@functools.cache
+def _one_device():
+    """Three steps on one device without accumulation: what the others must equal."""
+    return _run()
+
+
 def _assert_close(ours, theirs, rtol=1e-6):
     for path, leaf in leaf_paths(theirs).items():
         scale = np.abs(leaf).max()
@@ -29,7 +38,7 @@ def _assert_close(ours, theirs, rtol=1e-6):
 
 def test_loss_and_update_equal_a_plain_build():
     toy, batch = make_toy(), toy_batch()
-    params = toy.model.init(jax.random.key(0))
+    params = jax.jit(toy.model.init)(jax.random.key(0))
 
     def mean_loss(params):
         logits = toy.model.unembed(params, toy.model.forward(params, batch))
@@ -38,8 +47,8 @@ def test_loss_and_update_equal_a_plain_build():
         losses = log_normaliser - picked + 1e-4 * log_normaliser**2
         return jnp.sum(losses * batch["loss_weights"]) / batch["loss_weights"].sum()
 
-    loss, gradients = jax.value_and_grad(mean_loss)(params)
-    _, (metrics,), _ = _run(steps=1)
+    loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(params)
+    metrics = _one_device()[1][0]
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
     for path, leaf in leaf_paths(gradients).items():
         if not path.startswith("tower"):
@@ -50,7 +59,7 @@ def test_loss_and_update_equal_a_plain_build():
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulation_equals_the_big_batch_with_ragged_weights(parts):
     # The rows' weights differ, so a mean of means would be off by percents.
-    big, big_history, _ = _run()
+    big, big_history, _ = _one_device()
     small, small_history, _ = _run(settings=toy_settings(micro_batches=parts))
     _assert_close(small.trainable, big.trainable, rtol=2e-6)
     for a, b in zip(small_history, big_history, strict=True):
@@ -62,7 +71,7 @@ def test_accumulation_equals_the_big_batch_with_ragged_weights(parts):
 
 @pytest.mark.parametrize("mesh_shape", [(1, 8), (2, 4), (8, 1)])
 def test_losses_gradients_and_weights_do_not_depend_on_the_mesh(mesh_shape):
-    one, one_history, _ = _run()
+    one, one_history, _ = _one_device()
     many, many_history, step = _run(mesh_shape)
     for a, b in zip(many_history, one_history, strict=True):
         assert a.keys() == b.keys()
@@ -73,7 +82,7 @@ def test_losses_gradients_and_weights_do_not_depend_on_the_mesh(mesh_shape):
 
 
 def test_accumulation_on_a_mesh_equals_one_device():
-    one, _, _ = _run()
+    one, _, _ = _one_device()
     many, _, step = _run((4, 2), settings=toy_settings(micro_batches=2))
     _assert_close(many.trainable, one.trainable, rtol=1e-5)
     assert step._cache_size() == 1
@@ -126,6 +135,20 @@ def test_a_step_that_is_not_finite_changes_nothing():
     assert not np.isfinite(metrics["loss"]) and state.step == 2
     jax.tree.map(np.testing.assert_array_equal, before.trainable, jax.device_get(state.trainable))
     jax.tree.map(np.testing.assert_array_equal, before.opt_state, jax.device_get(state.opt_state))
+
+
+def test_heldout_figures_weigh_positions_not_batches():
+    toy, batches = make_toy((2, 2)), [toy_batch(1), toy_batch(2)]
+    batches[0]["loss_weights"][1:] = 0  # one batch counts for little
+    score = make_heldout(toy.model, toy_settings(), abstract=toy.abstract, mesh=toy.mesh)
+    both = score(toy.state(), batches)
+    parts = [score(toy.state(), [batch]) for batch in batches]
+    weights = [batch["loss_weights"].sum() for batch in batches]
+    assert both["heldout/supervised_tokens"] == sum(weights)
+    for name in ("heldout/loss", "heldout/accuracy"):
+        np.testing.assert_allclose(both[name], np.average([part[name] for part in parts], weights=weights), rtol=1e-6)
+    first = score(toy.state(), [toy_batch(0)])  # the state before the first step, whose warm-up rate is 0
+    np.testing.assert_allclose(first["heldout/loss"], _one_device()[1][0]["loss"], rtol=1e-6)
 
 
 def test_uneven_batches_are_refused():
