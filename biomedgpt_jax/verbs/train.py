@@ -177,7 +177,7 @@ def _writers(
         writers.append(tensorboard_writer(workdir / "tensorboard", restored_step=restored))
     if config.log.wandb:
         facts = json.loads(config.to_json())
-        writers.append(wandb_writer("biomedgpt_jax", workdir.resolve().name, config=facts, restored_step=restored))
+        writers.append(wandb_writer("biomedgpt_jax", workdir.resolve().name, config=facts))
     return writers
 
 
