@@ -9,6 +9,7 @@ import transformers
 from biomedgpt_jax.convert.dinov2 import export_constants
 from biomedgpt_jax.convert.mapping import export_tensors, import_tensors
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
+from biomedgpt_jax.convert.tower_json import tower_json
 from biomedgpt_jax.convert.towers import rules_for, tower_reader, with_normalisation
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import leaf_paths
@@ -84,6 +85,12 @@ PUBLISHED = {  # the facts in the config.json of each hub folder
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configurations_are_the_presets(name):
     assert tower_reader(PUBLISHED[name], name).config(PUBLISHED[name], name) == TOWERS[name]
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_written_configurations_are_read_as_they_were(name):
+    written = json.loads(json.dumps(tower_json(TOWERS[name])))
+    assert tower_reader(written, name).config(written, name) == TOWERS[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
