@@ -54,7 +54,8 @@ def _read(data: bytes, name: str, use: Callable[[Any], T]) -> T:
 
 
 def _render(dataset: Any, name: str, frame: int, window: tuple[float, float] | None) -> np.ndarray:
-    from pydicom.pixels import apply_color_lut, pixel_array
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import pixel_array
 
     if "PixelData" not in dataset:
         raise DataError(f"{name}: this DICOM file holds no image ({dataset.get('SOPClassUID', 'no SOP class')})")
@@ -74,7 +75,7 @@ def _render(dataset: Any, name: str, frame: int, window: tuple[float, float] | N
 
 def _grey(dataset: Any, stored: np.ndarray, frame: int, window: tuple[float, float] | None) -> np.ndarray:
     """Stored values [h w] -> uint8 [h w], before any inversion."""
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     transform = _frame_item(dataset, frame, "PixelValueTransformationSequence")
     values = np.asarray(apply_modality_lut(stored, transform), np.float64)

@@ -20,8 +20,8 @@ SHARD = re.compile(r"(.+?)(?:-\d+-of-\d+.*)?\.(?:parquet|arrow)")
 class Columns:
     """Which columns hold what. Either `conversations` (LLaVA-style messages), or `question` and `answer`."""
 
-    question: str | None = "question"
-    answer: str | None = "answer"
+    question: str = "question"
+    answer: str = "answer"
     conversations: str | None = None
     image: str | None = "image"
     id: str | None = None
