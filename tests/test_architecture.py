@@ -57,9 +57,7 @@ def test_arrows_point_one_way(path):
         return
     targets = {name.split(".")[1] for name in imports(path) if name.startswith(NAME + ".")}
     allowed = MAY_IMPORT[layer(path)] | {layer(path)}
-    assert targets <= allowed, (
-        f"{relative(path)} imports {sorted(targets - allowed)}, may import {sorted(allowed)}"
-    )
+    assert targets <= allowed, f"{relative(path)} imports {sorted(targets - allowed)}, may import {sorted(allowed)}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
@@ -72,9 +70,7 @@ def test_fences(path):
         f"{name}: configurations and flags stay in verbs/"
     )
     torch_allowed = where == "convert"
-    assert torch_allowed or not (uses(path, "torch") or uses(path, "transformers")), (
-        f"{name}: torch is no dependency"
-    )
+    assert torch_allowed or not (uses(path, "torch") or uses(path, "transformers")), f"{name}: torch is no dependency"
     assert not uses(path, "tensorflow"), f"{name}: no TensorFlow"
     no_jax = where in ("data", "report") or name in ("eval/metrics.py", "eval/protocols.py")
     assert not (no_jax and uses(path, "jax")), f"{name}: no jax here"
