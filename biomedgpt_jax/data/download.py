@@ -181,4 +181,5 @@ def _forget(part: Path) -> None:
 
 
 def _instead(path: Path) -> str:
-    return f"without a network, bring {path.name!r} from elsewhere and give its folder as the source"
+    what = f"{path.name!r}, unpacked," if path.suffix == ".zip" else repr(path.name)
+    return f"without a network, bring {what} from elsewhere and give its folder as the source"
