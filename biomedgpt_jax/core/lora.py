@@ -1,7 +1,8 @@
 """Low-rank adapters on frozen, possibly quantised kernels, by Qwix. The only file that knows Qwix.
 
 Beside each adapted kernel [*in *out] stand `kernel_lora_a` [in r] and `kernel_lora_b` [r out]; its
-output grows by alpha / r * (x a) b. A quantised kernel becomes `kernel/array/{qvalue,scale}`.
+output grows by alpha / r * (x a) b. A quantised kernel becomes `kernel/array/{qvalue,scale}`; the bits of
+4-bit values are kept as int4, because Orbax stores no uint4, and `cast_for_compute` gives them back to Qwix.
 
 There is no dropout: Qwix 0.1.8 cannot switch it off, so evaluation would be random.
 """
@@ -62,6 +63,7 @@ def adapt(block: M, lora: Lora, *inputs: Any, rngs: nnx.Rngs) -> M:
     found = 0
     for path, variable in nnx.to_flat_state(nnx.state(adapted, nnx.Param)):
         name = str(path[-1])
+        variable.set_value(_retyped(variable.get_value(), jnp.uint4, jnp.int4))
         if name in _ADAPTERS:
             axes = list(variable.get_metadata()["out_sharding"])
             axes[_ADAPTERS[name]] = "lora_rank"
@@ -85,7 +87,10 @@ def adapt_layers(
         return parameters(adapt(plain.bind(params), lora, *inputs, rngs=nnx.Rngs(params=key)))
 
     count = next(iter(leaf_paths(layers).values())).shape[0]
-    return cast_for_compute(jax.vmap(adapt_one)(layers, jax.random.split(key, count)), jnp.float32)
+    adapted = jax.vmap(adapt_one)(layers, jax.random.split(key, count))
+    return map_with_path(
+        lambda path, leaf: leaf.astype(jnp.float32) if is_adapter(path) or _is_scale(path) else leaf, adapted
+    )
 
 
 def is_adapter(path: str) -> bool:
@@ -99,10 +104,12 @@ def begins_behind_zero(path: str) -> bool:
 
 
 def cast_for_compute(params: Params, dtype: DTypeLike) -> Params:
-    """Casts adapters and quantisation scales, which Qwix multiplies as they are, to the activations' dtype."""
+    """Parameters as Qwix multiplies them: adapters and scales in the activations' dtype, 4-bit values as uint4."""
 
     def cast(path: str, leaf: jax.Array) -> jax.Array:
-        return leaf.astype(dtype) if is_adapter(path) or path.endswith("/array/scale") else leaf
+        if is_adapter(path) or _is_scale(path):
+            return leaf.astype(dtype)
+        return _retyped(leaf, jnp.int4, jnp.uint4)
 
     return map_with_path(cast, params)
 
@@ -110,20 +117,29 @@ def cast_for_compute(params: Params, dtype: DTypeLike) -> Params:
 def merge_lora(params: Params, lora: Lora) -> Params:
     """Parameters of the plain model that computes the same: each kernel plus its adapters' product.
 
-    Kernels keep their dtype; quantised ones come back in the dtype of their scales.
+    Kernels keep their dtype; quantised ones come back in float32.
     """
-    leaves = leaf_paths(params)
+    leaves = leaf_paths(cast_for_compute(params, jnp.float32))
     kernels = {path.removesuffix("_lora_a") for path in leaves if path.endswith("/kernel_lora_a")}
     merged = {path: leaf for path, leaf in leaves.items() if not is_adapter(path)}
     for path in kernels:
         if path not in merged:
             quantised = merged.pop(f"{path}/array/qvalue"), merged.pop(f"{path}/array/scale")
             merged[path] = jax.vmap(lambda q, scale: _dequantise(q, scale, lora))(*quantised)
-        a, b = (leaves[f"{path}_lora_{factor}"].astype(jnp.float32) for factor in "ab")
+        a, b = leaves[f"{path}_lora_a"], leaves[f"{path}_lora_b"]
         delta = jnp.einsum("lir,lro->lio", a, b) * (lora.alpha / lora.rank)
         kernel = merged[path]
         merged[path] = (kernel.astype(jnp.float32) + delta.reshape(kernel.shape)).astype(kernel.dtype)
     return from_leaf_paths(merged)
+
+
+def _is_scale(path: str) -> bool:
+    return path.endswith("/array/scale")
+
+
+def _retyped(x: jax.Array, old: DTypeLike, new: DTypeLike) -> jax.Array:
+    """The same bits under another type, where `x` has the old one."""
+    return jax.lax.bitcast_convert_type(x, new) if x.dtype == old else x
 
 
 def _dequantise(qvalue: jax.Array, scale: jax.Array, lora: Lora) -> jax.Array:

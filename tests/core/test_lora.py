@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from biomedgpt_jax.checkpoint.weights import load_weights, save_weights
 from biomedgpt_jax.core.lora import BaseWeights, Lora, cast_for_compute, is_adapter, merge_lora
 from biomedgpt_jax.core.module import Functional, Remat
 from biomedgpt_jax.core.partition import leaf_paths, map_with_path, merge, split
@@ -59,7 +60,7 @@ def test_the_model_starts_as_it_was():
     np.testing.assert_array_equal(compiled(FLOAT)(adapted(FLOAT)), compiled(None)(plain()))
 
 
-@pytest.mark.parametrize(("lora", "stored", "error"), [(INT8, jnp.int8, 0.02), (NF4, jnp.uint4, 0.2)])
+@pytest.mark.parametrize(("lora", "stored", "error"), [(INT8, jnp.int8, 0.02), (NF4, jnp.int4, 0.2)])
 def test_quantised_kernels_round_and_nothing_else(lora, stored, error):
     params = adapted(lora)
     assert params["layers"]["mlp"]["down"]["kernel"]["array"]["qvalue"].dtype == stored
@@ -74,6 +75,18 @@ def test_merged_weights_compute_the_same(lora):
     ours = compiled(lora)(params)
     assert difference(ours, compiled(lora)(adapted(lora))) > 1e-2  # the adapters do something
     assert difference(compiled(None)(merged), ours) < 1e-5
+
+
+def test_four_bits_survive_the_disk(tmp_path):
+    kernel = adapted(NF4)["layers"]["mlp"]["up"]["kernel"]
+    save_weights(tmp_path / "weights", {"kernel": kernel}, {})
+    expected = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), {"kernel": kernel}
+    )
+    loaded = load_weights(tmp_path / "weights", expected)
+    assert len(np.unique(np.asarray(loaded["kernel"]["array"]["qvalue"]).astype(int))) == 16
+    for path, leaf in leaf_paths(loaded["kernel"]).items():
+        np.testing.assert_array_equal(leaf, leaf_paths(kernel)[path])
 
 
 def test_adding_adapters_gives_the_tree_that_the_model_expects():
