@@ -25,6 +25,10 @@ def decoder_family(decoder: LlamaConfig) -> DecoderFamily:
         RunError: it is of none.
     """
     scale = decoder.embed_scale
+    if decoder.width % decoder.heads:
+        raise RunError(
+            f"transformers refuses a decoder of width {decoder.width} with {decoder.heads} heads: no multiple."
+        )
     if decoder.norm_offset == 0 and scale == 1 and decoder.activation is Activation.SILU:
         if not decoder.qkv_bias:
             return DecoderFamily.LLAMA

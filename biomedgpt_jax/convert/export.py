@@ -97,13 +97,13 @@ def export_model(
     warnings = _warnings(images)
 
     def fill(part: Path) -> None:
-        leaves = _leaves(params, model_shapes(config), part)
         if form is Form.LLAVA:
             content, rules = export_llava.llava_config(config, text, dtype), export_llava.llava_name_rules(config)
         else:
             content = export_llama3med.llama3med_config(config, text, geometry, dtype)
             rules = export_llama3med.llama3med_rules(config)
             export_llama3med.copy_modeling_files(part)
+        leaves = _leaves(params, model_shapes(config), part)
         _check_text(text, config.decoder)
         write_json(part / "config.json", content)
         image_token = write_text(part, text, processor_class="LlavaProcessor")
@@ -156,7 +156,7 @@ def _appear(folder: Path, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _leaves(params: Params, shapes: Mapping[str, tuple[int, ...]], where: Path) -> dict[str, Any]:
+def _leaves(params: Params, shapes: Mapping[str, tuple[int, ...]], where: Path) -> dict[str, np.ndarray]:
     leaves = leaf_paths(params)
     missing, extra = sorted(set(shapes) - set(leaves)), sorted(set(leaves) - set(shapes))
     wrong = [path for path in shapes if path in leaves and tuple(leaves[path].shape) != shapes[path]]
@@ -166,11 +166,11 @@ def _leaves(params: Params, shapes: Mapping[str, tuple[int, ...]], where: Path) 
             f"  not expected: {', '.join(extra[:8]) or 'none'}\n  of another shape: {', '.join(wrong[:8]) or 'none'}\n"
             "Adapters must be merged before an export."
         )
-    return leaves
+    return {path: np.asarray(leaf) for path, leaf in leaves.items()}
 
 
 def _tensors(
-    leaves: Mapping[str, Any], rules: tuple[Rule, ...], dtype: str, where: Path
+    leaves: Mapping[str, np.ndarray], rules: tuple[Rule, ...], dtype: str, where: Path
 ) -> Iterator[tuple[str, np.ndarray]]:
     kind = np.dtype(dtype)
     for key, array in export_tensors(leaves, rules, where=str(where)):

@@ -59,8 +59,9 @@ def llama3med_config(folder: Path, config: Json) -> Llama3MedConfig:
         },
         ignored=_SIDES | _LLAMA3MED_KEYS,
     )
-    tower = _tower(folder, read["vision_config"], f"{where}: vision_config")
-    second = read["vision_config2"] and _tower(folder, read["vision_config2"], f"{where}: vision_config2")
+    tower = read_preprocessor(folder, _tower(read["vision_config"], f"{where}: vision_config"))
+    # The pictures are normalised for the first; the second's own numbers are never used.
+    second = None if read["vision_config2"] is None else _tower(read["vision_config2"], f"{where}: vision_config2")
     output = MapSize.LARGEST if read["s2_resize_output_to_idx"] == -1 else MapSize.SMALLEST
     features = Features(
         read["vision_feature_layer"],
@@ -85,8 +86,8 @@ def read_preprocessor(folder: Path, tower: VitConfig) -> VitConfig:
         raise RunError(f"{file}: not an image processor's settings ({error}). Download it again.") from error
 
 
-def _tower(folder: Path, config: Json, where: str) -> VitConfig:
-    return read_preprocessor(folder, tower_reader(config, where).config(config, where))
+def _tower(config: Json, where: str) -> VitConfig:
+    return tower_reader(config, where).config(config, where)
 
 
 def _sized(connector: ConnectorConfig, read: Json, where: str) -> ConnectorConfig:

@@ -1,8 +1,9 @@
 """Tiny models with random weights and a trained tokenizer, exported, for the tests of this folder."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import jax
@@ -55,6 +56,10 @@ class Tiny:
     params: Params
     fns: ModelFns
 
+    @cached_property
+    def compiled(self) -> Callable:
+        return jax.jit(lambda params, batch: self.fns.unembed(params, self.fns.forward(params, batch)))
+
     def batch(self, tokens: np.ndarray, images: np.ndarray, image_id: int) -> dict[str, jax.Array]:
         """Ids [b s]; images uint8 [b i h w 3], whose features take the image positions in order."""
         places = tokens == image_id
@@ -70,7 +75,7 @@ class Tiny:
 
     def logits(self, tokens: np.ndarray, images: np.ndarray, image_id: int) -> np.ndarray:
         batch = self.batch(tokens, images, image_id)
-        return np.asarray(self.fns.unembed(self.params, self.fns.forward(self.params, batch)))
+        return np.asarray(self.compiled(self.params, batch))
 
 
 def tiny(
@@ -90,12 +95,13 @@ def tiny(
     fns = make_llama3_med(config, compute_dtype=jnp.float32, remat=Remat.NONE, lora=None)
     rng = np.random.default_rng(7)
 
-    def randomise(path: str, leaf: jax.Array) -> jax.Array:
+    def randomise(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         around = 1.0 if path.endswith("scale") or "/scale" in path else 0.0
         fan = max(1, int(np.prod(leaf.shape[1:-1]))) if leaf.ndim > 1 else 4
         return jnp.asarray(around + rng.standard_normal(leaf.shape) * min(0.5, fan**-0.5), jnp.float32)
 
-    return Tiny(config, map_with_path(randomise, fns.init(jax.random.key(0))), fns)
+    # Only shapes are asked of `init`: running it would cost seconds.
+    return Tiny(config, map_with_path(randomise, jax.eval_shape(fns.init, jax.random.key(0))), fns)
 
 
 @cache
