@@ -1,7 +1,7 @@
 """The certificate of an export: what others load from the folder computes what our model computes.
 
 `verify` runs the folder with transformers and compares logits and greedy answers; `reimport` needs neither
-torch nor transformers and compares the weights bit for bit.
+torch nor transformers and compares the weights bit for bit; `write_certificate` puts both into parity.json.
 """
 
 import importlib
@@ -78,7 +78,7 @@ def verify(
     new_tokens: int,
     tolerance: float = 1e-4,
 ) -> Parity:
-    """Loads the folder with transformers, compares in float32, writes parity.json into it.
+    """Loads the folder with transformers and compares in float32.
 
     Args:
         logits: ours, float32 [s v] of all positions of a prompt.
@@ -101,7 +101,7 @@ def verify(
     max_rel = max(result.max_rel for result in results)
     agreement = min(result.argmax_agreement for result in results)
     greedy_equal = all(result.greedy_equal for result in results)
-    parity = Parity(
+    return Parity(
         # Written so that a NaN does not pass.
         passed=bool(max_rel <= tolerance and agreement == 1 and greedy_equal),
         tolerance=tolerance,
@@ -113,8 +113,6 @@ def verify(
         architecture=read_config(folder)["architectures"][0],
         versions={"torch": torch.__version__, "transformers": transformers.__version__},
     )
-    write_json(folder / CERTIFICATE, asdict(parity))
-    return parity
 
 
 def reimport(folder: str | Path, params: Params, config: ModelConfig, dtype: str = "float32") -> Reimport:
@@ -139,6 +137,16 @@ def reimport(folder: str | Path, params: Params, config: ModelConfig, dtype: str
         if array.dtype != same.dtype or array.tobytes() != same.tobytes():
             unequal.append(path)
     return Reimport(not unequal, count, tuple(sorted(unequal)))
+
+
+def write_certificate(folder: str | Path, reimported: Reimport, parity: Parity | None) -> None:
+    """Writes parity.json into the folder; `parity` is None where torch and transformers are not there."""
+    content = {
+        "passed": reimported.passed and (parity is None or parity.passed),
+        "reimport": asdict(reimported),
+        "transformers": None if parity is None else asdict(parity),
+    }
+    write_json(Path(folder) / CERTIFICATE, content)
 
 
 @contextmanager
