@@ -4,7 +4,7 @@ import importlib
 import sys
 import traceback
 
-from absl import flags
+from absl import flags, logging
 
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.errors import DataError
@@ -26,10 +26,13 @@ def main() -> int:
     """Runs one verb; console entry point."""
     argv = sys.argv[1:]
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview())
+        print(_overview(), file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
     verb, rest = argv[0], argv[1:]
     debug = "--debug" in rest
+    if not debug:
+        # Orbax reports there on its own options.
+        logging.set_verbosity(logging.ERROR)
     try:
         return _run(verb, [argument for argument in rest if argument != "--debug"])
     except KeyboardInterrupt:

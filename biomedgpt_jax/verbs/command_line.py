@@ -1,6 +1,7 @@
 """Flags of one verb, read by absl and ml_collections, with every mistake turned into one clear message."""
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from biomedgpt_jax.core.errors import UsageError
 
@@ -22,9 +23,22 @@ def define_config(values: flags.FlagValues, default: str | None) -> None:
 
 def require(values: flags.FlagValues, name: str, example: str) -> Any:
     """The value of a flag that the verb cannot do without."""
-    if values[name].value in (None, ""):
+    if values[name].value in (None, "", []):
         raise UsageError(f"--{name} is missing. For example: {example}")
     return values[name].value
+
+
+def require_config(values: flags.FlagValues, example: str, keys: Iterable[str]) -> ConfigDict:
+    """The configuration, which must have these keys: a file of another verb has others."""
+    config = require(values, "config", example)
+    missing = [key for key in keys if key not in config]
+    if missing:
+        file = values["config"].config_filename
+        raise UsageError(
+            f"--config={file} is not a configuration for this verb: it has no {', '.join(missing)}; "
+            f"found {', '.join(sorted(config))}. For example: {example}"
+        )
+    return config
 
 
 def parse(module: ModuleType, rest: list[str]) -> flags.FlagValues:
@@ -47,7 +61,7 @@ def parse(module: ModuleType, rest: list[str]) -> flags.FlagValues:
     except flags.UnrecognizedFlagError as error:
         hint = _first_line(error) if "Did you mean" in str(error) else str(error) + suggest(error.flagname, values)
         raise UsageError(hint) from error
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except Exception as error:  # a configuration file may fail in any way
         raise UsageError(_config_message(error, rest)) from error
     if len(left) > 1:
         raise UsageError(f"Not a flag: {left[1]!r}. Flags are written --name=value.")
@@ -73,16 +87,34 @@ def _config_files(rest: list[str]) -> list[str]:
 
 
 def _config_message(error: Exception, rest: list[str]) -> str:
-    text = str(error).strip("'\"").replace("\\'", "'").replace("\\n", "\n")
     given = next((argument for argument in rest if argument.startswith("--config=")), "--config")
-    if isinstance(error, AttributeError):
-        keys = ", ".join(a.split("=")[0] for a in rest if a.startswith("--config."))
-        return f"Unknown configuration key among {keys}: {text}"
-    if isinstance(error, OSError) or "failed loading config" in text.lower():
+    text = str(error)
+    if isinstance(error, AttributeError | KeyError) and (message := _unknown_key(text, rest)):
+        return message
+    if "failed loading config" in text.lower() or isinstance(error, IsADirectoryError):
         return f"{given}: no such configuration file; expected --config=configs/NAME.py:ARGS."
+    if isinstance(error, flags.Error) and not text.startswith("flag --config="):
+        return text
     if "Error whilst parsing config file" in text:
-        return f"{given}: {text.rstrip().splitlines()[-1]}"
-    return text
+        return f"{given}: {text.rstrip().splitlines()[-1].removeprefix('ValueError: ')}"
+    return f"{given}: the file failed: {type(error).__name__}: {text}. Run again with --debug to see where."
+
+
+def _unknown_key(text: str, rest: list[str]) -> str | None:
+    """What to say where ml_collections complains of the key of an override, None where it does of something else.
+
+    It quotes the missing key and the nearest one, or names the path that it looked up.
+    """
+    # Python quotes the message of a KeyError, once more for each error around it.
+    text = text.replace("\\'", "'").replace("\\n", "\n").strip("\"'")
+    word = text.split("'")[0]
+    for name in (argument.split("=")[0] for argument in rest if argument.startswith("--config.")):
+        path = name.removeprefix("--config.")
+        if word in path.split(".") or text.endswith(f": {path}"):
+            near = re.search(r'Did you mean "(\w+)"', text)
+            hint = f" Did you mean {near[1]!r}?" if near else ""
+            return f"{name}: there is no such configuration key.{hint}"
+    return None
 
 
 def _first_line(error: Exception) -> str:

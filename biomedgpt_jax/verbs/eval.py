@@ -39,7 +39,7 @@ def run(values: flags.FlagValues) -> None:
         _compare(values.compare)
         return
     example = "biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/small --out=runs/small/eval/test"
-    config = command_line.require(values, "config", example)
+    config = command_line.require_config(values, example, ("data", "split", "train_split", "protocol"))
     folder = Path(command_line.require(values, "model", example))
     out = Path(command_line.require(values, "out", example))
     if not config.data:

@@ -23,6 +23,8 @@ from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.progress import progress
 
+EXAMPLE = "biomedgpt prepare --config=configs/data/vqa_rad.py --out=data/vqa_rad"
+
 
 def define(values: flags.FlagValues) -> None:
     command_line.define_config(values, None)
@@ -30,8 +32,8 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    config = command_line.require(values, "config", "--config=configs/data/vqa_rad.py")
-    out = Path(command_line.require(values, "out", "--out=data/vqa_rad"))
+    config = command_line.require_config(values, EXAMPLE, ("dataset", "source"))
+    out = Path(command_line.require(values, "out", EXAMPLE))
     spec = _spec(config)
     with progress() as advance:
         manifest = prepare_dataset(

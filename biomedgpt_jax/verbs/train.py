@@ -50,6 +50,8 @@ from biomedgpt_jax.verbs.scoring import Evaluate, headline_figures, scorers
 from biomedgpt_jax.verbs.starting_weights import start_params
 from biomedgpt_jax.verbs.training_data import reading, run_tokenizer, training_data
 
+EXAMPLE = "biomedgpt train --workdir=runs/small --config=configs/smoke.py:stage=1,data=data/vqa_rad"
+SECTIONS = ("model", "init", "tokenizer", "data", "tune", "lora", "optim", "train", "eval", "mesh", "log")
 TUNE = {kind.value: kind for kind in Tune}
 
 
@@ -71,8 +73,8 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    config = command_line.require(values, "config", "--config=configs/smoke.py:stage=1,data=data/vqa_rad")
-    workdir = Path(command_line.require(values, "workdir", "--workdir=runs/small"))
+    config = command_line.require_config(values, EXAMPLE, SECTIONS)
+    workdir = Path(command_line.require(values, "workdir", EXAMPLE))
     train(config, workdir, make_console())
 
 
