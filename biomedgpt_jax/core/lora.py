@@ -10,7 +10,7 @@ There is no dropout: Qwix 0.1.8 cannot switch it off, so evaluation would be ran
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def adapt(block: M, lora: Lora, *inputs: Any, rngs: nnx.Rngs) -> M:
         tile_size=lora.tile,
         lora_a_initializer=_A_INIT,
     )
-    adapted = qwix.apply_lora_to_model(block, qwix.LoraProvider([rule]), *inputs, rngs=rngs)
+    adapted = cast(M, qwix.apply_lora_to_model(block, qwix.LoraProvider([rule]), *inputs, rngs=rngs))
     found = 0
     for path, variable in nnx.to_flat_state(nnx.state(adapted, nnx.Param)):
         name = str(path[-1])
@@ -106,12 +106,12 @@ def begins_behind_zero(path: str) -> bool:
 def cast_for_compute(params: Params, dtype: DTypeLike) -> Params:
     """Parameters as Qwix multiplies them: adapters and scales in the activations' dtype, 4-bit values as uint4."""
 
-    def cast(path: str, leaf: jax.Array) -> jax.Array:
+    def computable(path: str, leaf: jax.Array) -> jax.Array:
         if is_adapter(path) or _is_scale(path):
             return leaf.astype(dtype)
         return _retyped(leaf, jnp.int4, jnp.uint4)
 
-    return map_with_path(cast, params)
+    return map_with_path(computable, params)
 
 
 def merge_lora(params: Params, lora: Lora) -> Params:
@@ -143,6 +143,7 @@ def _retyped(x: jax.Array, old: DTypeLike, new: DTypeLike) -> jax.Array:
 
 
 def _dequantise(qvalue: jax.Array, scale: jax.Array, lora: Lora) -> jax.Array:
+    assert lora.base.value is not None  # a float kernel has no qvalue
     return qwix.dequantize(qwix.QArray(qvalue, scale, None, lora.base.value))
 
 
