@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from biomedgpt_jax.convert import decoders, export_llama3med, export_llava
-from biomedgpt_jax.convert.card import Card, render_card
+from biomedgpt_jax.convert.card import USAGE, Card, render_card
 from biomedgpt_jax.convert.decoder_json import decoder_family, decoder_json
 from biomedgpt_jax.convert.mapping import Rule, export_tensors
 from biomedgpt_jax.convert.processing import ExportImages, ExportText, write_json, write_processor, write_text
@@ -40,25 +40,6 @@ class Exported:
     folder: Path
     form: Form
     warnings: tuple[str, ...]  # for the user and the card
-
-
-LOADING = {
-    Form.LLAVA: """
-from transformers import AutoProcessor, LlavaForConditionalGeneration
-model = LlavaForConditionalGeneration.from_pretrained(folder)
-processor = AutoProcessor.from_pretrained(folder)
-""",
-    Form.LLAMA3MED: """
-from transformers import AutoModelForCausalLM, AutoProcessor
-model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)  # runs modeling_llama3med.py
-processor = AutoProcessor.from_pretrained(folder)
-""",
-    Form.DECODER: """
-from transformers import AutoModelForCausalLM, AutoTokenizer
-model = AutoModelForCausalLM.from_pretrained(folder)
-tokenizer = AutoTokenizer.from_pretrained(folder)
-""",
-}
 
 
 def export_model(
@@ -230,4 +211,4 @@ def _write_card(
     folder: Path, card: Card, form: Form, warnings: tuple[str, ...], facts: tuple[tuple[str, str], ...]
 ) -> None:
     noted = Card(card.title, card.licence, card.origins, card.scores, (*card.notes, *warnings))
-    (folder / "README.md").write_text(render_card(noted, loading=LOADING[form], facts=facts), encoding="utf-8")
+    (folder / "README.md").write_text(render_card(noted, usage=USAGE[form.value], facts=facts), encoding="utf-8")

@@ -57,6 +57,7 @@ def write_text(folder: Path, text: ExportText, *, processor_class: str | None) -
     settings |= {
         "padding_side": "left",  # batches of prompts are continued at their ends
         "model_max_length": text.context,
+        "model_input_names": ["input_ids", "attention_mask"],
         # Older versions look for it here, or in chat_template.json.
         "chat_template": template,
     }

@@ -40,7 +40,7 @@ PENULTIMATE = Features(layer=-2, final_norm=False, keep_prefix=False)
 TEXT = ["What organ is shown? Liver.", "Is there a fracture? No, there is no fracture in this image."] * 40
 DECODER = replace(
     PRESETS["tiny"],
-    vocab_size=400,
+    vocab_size=330,
     width=40,
     heads=5,
     kv_heads=1,

@@ -1,6 +1,7 @@
 """Exported folders load in transformers and give our logits; the processor gives our pixels and ids."""
 
 import io
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -19,6 +20,8 @@ from biomedgpt_jax.data.images import Geometry, load_square
 from biomedgpt_jax.data.prompts import TEMPLATES
 from biomedgpt_jax.data.source import Sample, Turn
 from biomedgpt_jax.data.tasks import encode_prompt, encode_sample, expand
+from biomedgpt_jax.data.tokenizers import load_tokenizer
+from biomedgpt_jax.eval.decode import greedy
 from biomedgpt_jax.models.connector import connector_from_name
 from biomedgpt_jax.models.s2 import MapSize
 from biomedgpt_jax.models.vit import Features
@@ -60,6 +63,16 @@ def made(name):
 def text(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     return export_text(folder, tokenizer(folder))
+
+
+@pytest.fixture
+def remote_code(tmp_path, monkeypatch):
+    """Remote code is copied below tmp_path, and nothing of an earlier copy is found."""
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        del sys.modules[name]
 
 
 def questions(model, text, seed=0):
@@ -112,8 +125,8 @@ def test_our_modeling_file_gives_our_logits_and_comes_back_bit_equal(tmp_path, t
     assert reimport(export.folder, model.params, model.config).passed
 
 
-def test_our_modeling_file_loads_by_trust_remote_code(tmp_path, text, monkeypatch):
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+@pytest.mark.usefixtures("remote_code")
+def test_our_modeling_file_loads_by_trust_remote_code(tmp_path, text):
     model = made("clip at three scales")
     folder = exported(tmp_path / "out", model, text).folder
     loaded, report = transformers.AutoModelForCausalLM.from_pretrained(
@@ -179,7 +192,7 @@ def test_the_processor_gives_our_pixels(tmp_path, text, geometry, shape):
     data = picture(*shape)
     background = tuple(int(255 * value) for value in model.config.vision.tower.mean)
     ours = pixels(model, load_square(data, model.config.image_size, Geometry(geometry), background)[None])
-    processor = transformers.AutoProcessor.from_pretrained(folder)
+    processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     theirs = processor.image_processor(Image.open(io.BytesIO(data)), return_tensors="pt")["pixel_values"]
     # One step of uint8 is 0.0078: equal before the normalisation, whose rounding differs.
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-6)
@@ -200,7 +213,7 @@ def test_the_processor_gives_our_ids(tmp_path, text, name):
         {"role": "assistant", "content": "Yes."},
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " And  here?"}]},
     ]
-    processor = transformers.AutoProcessor.from_pretrained(folder)
+    processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     conversation[2]["content"] = "<image> And  here?"
     prompt = processor.apply_chat_template(conversation, add_generation_prompt=True)
     images = [Image.open(io.BytesIO(picture(40, 30)))] * 2
@@ -210,6 +223,29 @@ def test_the_processor_gives_our_ids(tmp_path, text, name):
     said = processor.apply_chat_template([*conversation, {"role": "assistant", "content": "Liver."}])
     ids = processor(images=images, text=said, add_special_tokens=False, return_tensors="np")["input_ids"][0]
     assert ids.tolist() == expand(whole, model.config.tokens_per_image, ours.image_token_id)[0].tolist()
+
+
+@pytest.mark.usefixtures("remote_code")
+@pytest.mark.parametrize("name", ["clip", "clip at three scales"])
+def test_the_code_in_the_card_runs_and_gives_our_answer(tmp_path, text, name, monkeypatch, capsys):
+    model, ours = made(name), tokenizer(text.tokenizer_folder.parent)
+    folder = exported(tmp_path / "out", model, text).folder
+    (folder / "picture.png").write_bytes(picture(50, 40))
+    monkeypatch.chdir(folder)
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(compile(code, "README.md", "exec"), {})
+    background = tuple(int(255 * value) for value in model.config.vision.tower.mean)
+    image = load_square(picture(50, 40), model.config.image_size, Geometry.PAD, background)
+    prompt = encode_prompt(Sample("a", (0,), (Turn("Which organ is shown?", ""),), {}), TEMPLATES["llama3"], ours)
+    tokens, _, _ = expand(prompt, model.config.tokens_per_image, ours.image_token_id)
+    batch = model.batch(tokens[None], image[None, None], ours.image_token_id)
+    said = greedy(
+        model.fns, model.params, batch, max_new_tokens=64, stop_ids=ours.stop_ids, cache_length=len(tokens) + 64
+    )
+    # Random answers hold broken UTF-8, which each library shows in its own way.
+    expected = load_tokenizer(folder).decode(said.tokens[0, : said.lengths[0]])
+    assert len(expected) > 10
+    assert capsys.readouterr().out.rstrip("\n") == expected.rstrip("\n")
 
 
 def test_the_card_states_use_licences_and_scores(tmp_path, text):
@@ -235,7 +271,7 @@ def test_what_cannot_be_exported_says_why(tmp_path, text):
             "pad",
             CARD,
         )
-    with pytest.raises(RunError, match="uses id 999, the decoder's embedding has 400 rows"):
+    with pytest.raises(RunError, match="uses id 999, the decoder's embedding has 330 rows"):
         exported(tmp_path / "out", clip, replace(text, image_id=999))
     with pytest.raises(RunError, match=r"chat_template.jinja: not there"):
         (tmp_path / "empty").mkdir()
