@@ -43,12 +43,13 @@ def decoder_family(decoder: LlamaConfig) -> DecoderFamily:
     )
 
 
-def decoder_json(decoder: LlamaConfig, *, context: int, bos: int | None, eos: int, pad: int) -> Json:
+def decoder_json(decoder: LlamaConfig, *, context: int, bos: int | None, stop: tuple[int, ...], pad: int) -> Json:
     """`text_config` of an export.
 
     Args:
         context: tokens that the decoder was made for (`max_position_embeddings`).
-        bos, eos, pad: ids of the tokenizer.
+        bos, pad: ids of the tokenizer.
+        stop: ids of which any ends an answer.
     """
     values: Json = {
         "model_type": decoder_family(decoder).value,
@@ -69,7 +70,7 @@ def decoder_json(decoder: LlamaConfig, *, context: int, bos: int | None, eos: in
         "attention_dropout": 0.0,
         "use_cache": True,
         "bos_token_id": bos,
-        "eos_token_id": eos,
+        "eos_token_id": stop[0] if len(stop) == 1 else list(stop),
         "pad_token_id": pad,
     }
     match decoder_family(decoder):

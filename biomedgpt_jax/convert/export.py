@@ -108,7 +108,7 @@ def export_decoder(
         family = decoder_family(config)
         leaves = _leaves(params, part_shapes(config), part)
         _check_text(text, config)
-        content = decoder_json(config, context=text.context, bos=text.bos_id, eos=text.eos_id, pad=text.pad_id)
+        content = decoder_json(config, context=text.context, bos=text.bos_id, stop=text.stop_ids, pad=text.pad_id)
         architecture = {"architectures": [f"{family.name.title()}ForCausalLM"], "torch_dtype": dtype}
         write_json(part / "config.json", architecture | content)
         write_text(part, text, processor_class=None)
@@ -159,7 +159,7 @@ def _tensors(
 
 
 def _check_text(text: ExportText, decoder: LlamaConfig) -> None:
-    ids = [text.bos_id, text.eos_id, text.pad_id, text.image_id, *text.stop_ids]
+    ids = [text.bos_id, text.pad_id, text.image_id, *text.stop_ids]
     highest = max(each for each in ids if each is not None)
     if highest >= decoder.vocab_size:
         raise RunError(

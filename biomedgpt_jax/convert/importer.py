@@ -46,7 +46,7 @@ class Imported:
     part: str  # "decoder", "tower" or "model": what the leaves are the tree of
     config: ModelConfig
     leaves: Leaves
-    source: dict[str, str]  # file name -> sha256
+    folder: Path
     licence: str | None
     tokenizer_files: tuple[Path, ...]
 
@@ -68,7 +68,7 @@ def import_folder(path: str | Path) -> Imported:
         )
     part, model, leaves = _FAMILIES[family](folder, config)
     files = [file for name in TOKENIZER_FILES if (file := folder / name).is_file()]
-    return Imported(family, part, model, leaves, _hashes(folder), _licence(folder), tuple(files))
+    return Imported(family, part, model, leaves, folder, _licence(folder), tuple(files))
 
 
 def save_imported(imported: Imported, out: str | Path, dtype: str | None = None) -> str:
@@ -87,7 +87,7 @@ def save_imported(imported: Imported, out: str | Path, dtype: str | None = None)
         "family": imported.family,
         "part": imported.part,
         "config": to_json(imported.config),
-        "source": imported.source,
+        "source": _hashes(imported.folder),
         "licence": imported.licence,
     }
     digest = save_weights(out, params, meta)

@@ -20,7 +20,6 @@ class ExportText:
     # folder); other files in it, such as the tokenizer's own model file, are copied too.
     tokenizer_folder: Path
     bos_id: int | None
-    eos_id: int
     stop_ids: tuple[int, ...]  # any of them ends an answer
     pad_id: int
     image_id: int  # stands at image positions

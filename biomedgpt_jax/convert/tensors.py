@@ -61,9 +61,7 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
         index = self.folder / INDEX
         weight_map = _weight_map(index) if _is_sharded(self.folder) else None
         self.files = (
-            [self.folder / name for name in sorted(set(weight_map.values()))]
-            if weight_map
-            else [self.folder / SINGLE]
+            [self.folder / name for name in sorted(set(weight_map.values()))] if weight_map else [self.folder / SINGLE]
         )
         self._entries: dict[str, _Entry] = {}
         for file in self.files:
@@ -116,9 +114,7 @@ def write_safetensors(
         folder.mkdir(parents=True, exist_ok=True)
         for key, array in tensors:
             if key in seen:
-                raise RunError(
-                    f"{folder}: tensor {key} would be written twice; the rule table names it twice."
-                )
+                raise RunError(f"{folder}: tensor {key} would be written twice; the rule table names it twice.")
             seen.add(key)
             if not shards or not shards[-1].fits(key, array, max_shard_bytes):
                 if shards:
@@ -230,8 +226,7 @@ def _weight_map(index: Path) -> dict[str, str]:
             raise RunError(f"{index}: file name {name!r} leaves the folder, expected a plain file name.")
         if not (index.parent / name).is_file():
             raise RunError(
-                f"{index}: names the shard {name} (for {key}), which is not in {index.parent}. "
-                "Download it again."
+                f"{index}: names the shard {name} (for {key}), which is not in {index.parent}. Download it again."
             )
     return weight_map
 
@@ -270,8 +265,7 @@ def _read_header(file: Path) -> dict[str, _Entry]:
         length = int.from_bytes(stream.read(8), "little")
         if total < 8 or length > min(total - 8, MAX_HEADER_BYTES):
             raise RunError(
-                f"{file}: not a safetensors file, or cut off in its header ({total} bytes). "
-                "Download it again."
+                f"{file}: not a safetensors file, or cut off in its header ({total} bytes). Download it again."
             )
         raw = stream.read(length)
     try:
@@ -290,12 +284,10 @@ def _entry(file: Path, key: str, value: Mapping[str, Any], data: int, total: int
     start, end = value["data_offsets"]
     if end - start != prod(shape) * dtype.itemsize:
         raise RunError(
-            f"{file}: tensor {key} has {end - start} bytes, "
-            f"expected {prod(shape) * dtype.itemsize} for {shape}."
+            f"{file}: tensor {key} has {end - start} bytes, expected {prod(shape) * dtype.itemsize} for {shape}."
         )
     if data + end > total:
         raise RunError(
-            f"{file}: cut off: tensor {key} ends at byte {data + end}, the file has {total}. "
-            "Download it again."
+            f"{file}: cut off: tensor {key} ends at byte {data + end}, the file has {total}. Download it again."
         )
     return _Entry(file, dtype, shape, data + start)

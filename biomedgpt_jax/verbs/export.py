@@ -33,7 +33,7 @@ from biomedgpt_jax.models.llama3_med import make_llama3_med
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.loaded_model import LoadedModel, load_model
-from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, image_transform, lookup, template
+from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, image_transform, template
 
 EXAMPLE = "biomedgpt export --model=runs/small --out=exports/small"
 NUM_PROMPTS = 4
@@ -52,14 +52,13 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("model", None, "Workdir of a run.", flag_values=values)
     flags.DEFINE_integer("step", None, "Checkpoint to take; the newest if not set.", flag_values=values)
     flags.DEFINE_string("out", None, "Folder to write.", flag_values=values)
-    flags.DEFINE_string("dtype", "float32", "float32 or bfloat16, of the weights written.", flag_values=values)
+    flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of the weights written.", flag_values=values)
     flags.DEFINE_bool("verify", False, "Fail where torch and transformers are not there.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> int:
     folder = Path(command_line.require(values, "model", EXAMPLE))
     out = Path(command_line.require(values, "out", EXAMPLE))
-    lookup("dtype", values.dtype, DTYPES)
     say = make_console().print
     loaded = load_model(folder, values.step, "float32")
     config = json.loads((folder / "config.json").read_text())
@@ -90,7 +89,6 @@ def _export(loaded: LoadedModel, plain: Plain, config: dict[str, Any], out: Path
         text = ExportText(
             tokenizer_folder=Path(scratch),
             bos_id=tokenizer.bos_id,
-            eos_id=tokenizer.eos_id,
             stop_ids=tuple(tokenizer.stop_ids),
             pad_id=tokenizer.pad_id,
             image_id=tokenizer.image_token_id,

@@ -22,6 +22,7 @@ from biomedgpt_jax.data.source import Sample, Turn
 from biomedgpt_jax.data.tasks import encode_prompt, encode_sample, expand
 from biomedgpt_jax.data.tokenizers import load_tokenizer
 from biomedgpt_jax.eval.decode import greedy
+from biomedgpt_jax.layers.mlp import Activation
 from biomedgpt_jax.models.connector import connector_from_name
 from biomedgpt_jax.models.s2 import MapSize
 from biomedgpt_jax.models.vit import Features
@@ -30,6 +31,7 @@ from tests.convert.exported import CARD, DECODER, TOWERS, export_text, exported,
 FINAL = Features(layer=-1, final_norm=True, keep_prefix=False)
 WITH_CLASS = Features(layer=1, final_norm=False, keep_prefix=True)
 TIED = replace(DECODER, tied=True, rope_scaling=None, rope_theta=7e3)
+GEMMA = replace(TIED, norm_offset=1.0, embed_scale=40**0.5, activation=Activation.GELU_TANH)
 NARROW = replace(DECODER, width=24, heads=4)
 QWEN2 = replace(DECODER, head_dim=8, qkv_bias=True, rope_scaling=None)
 
@@ -165,7 +167,7 @@ def test_bfloat16_in_shards(tmp_path, text):
     assert not reimport(folder, jax.tree.map(lambda x: x + 0.1, model.params), model.config, dtype="bfloat16").passed
 
 
-@pytest.mark.parametrize("decoder", [DECODER, TIED, QWEN2], ids=["llama", "tied", "qwen2"])
+@pytest.mark.parametrize("decoder", [DECODER, TIED, QWEN2, GEMMA], ids=["llama", "tied", "qwen2", "gemma"])
 def test_the_decoder_alone(tmp_path, text, decoder):
     model = tiny(TOWERS["clip"], decoder=decoder)
     folder = export_decoder(tmp_path / "out", model.params["decoder"], decoder, text, CARD).folder
