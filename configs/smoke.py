@@ -15,11 +15,14 @@ from biomedgpt_jax.verbs.config_args import choose, parse_args
 def get_config(arg: str | None = None) -> ConfigDict:
     args = parse_args(arg, stage=1, data="")
     choose("stage", str(args["stage"]), ("1", "2"))
-    config = base("tiny-clip", "smoke", (56,), "mlp2x_gelu", args["data"])
+    config = base("smoke-clip", "smoke", (64,), "mlp2x_gelu", args["data"])
+    config.model.feature_layer = -1  # all blocks of so small a tower
     config.model.compute_dtype = config.model.frozen_dtype = "float32"
     config.model.remat = "none"
     config.init.random = ("tower", "connector", "decoder")
     config.tokenizer.train_vocab_size = 1000
+    config.optim.b2 = 0.98
+    config.optim.warmup_ratio = 0.05
     config.data.row_tokens = 512
     config.data.image_slots = 8
     config.data.workers = 0
@@ -31,5 +34,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.tune = ConfigDict({"tower": args["stage"] == 1, "connector": True, "decoder": "full"})
     config.optim.learning_rate = 2e-3 if args["stage"] == 1 else 5e-4
     config.optim.weight_decay = 0.05
-    config.train.epochs = 10 if args["stage"] == 1 else 3
+    config.train.epochs = 6 if args["stage"] == 1 else 2
     return config

@@ -62,9 +62,7 @@ def import_tensors(
     active = _active(rules, shapes, where)
     needed = {key for rule in active for key in _keys(rule, shapes)}
     missing = sorted(needed - set(tensors))
-    extra = sorted(
-        key for key in set(tensors) - needed if not any(re.fullmatch(pattern, key) for pattern in ignored)
-    )
+    extra = sorted(key for key in set(tensors) - needed if not any(re.fullmatch(pattern, key) for pattern in ignored))
     if missing or extra:
         raise RunError(
             f"{where}: the tensors do not fit the model.\n  missing: {_some(missing)}\n"

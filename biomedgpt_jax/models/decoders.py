@@ -98,7 +98,7 @@ PRESETS: dict[str, LlamaConfig] = {
     "gemma-2b": _gemma(2048, 18, 8, 1, 16384),
     "gemma-7b": _gemma(3072, 28, 16, 16, 24576),
     # launch/smoke.sh: learns on two CPU cores; its tokenizer is trained on the spot.
-    "smoke": _llama(160, 4, 5, 5, 448, vocab_size=1024, rope_theta=1e4, tied=True),
+    "smoke": _llama(128, 3, 4, 4, 384, vocab_size=1024, rope_theta=1e4, tied=True),
     # Tests: grouped heads, scaled rotations, an own head.
     "tiny": _llama(
         32,

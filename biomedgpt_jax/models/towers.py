@@ -146,6 +146,8 @@ TOWERS: dict[str, VitConfig] = {
         for size, shape in _DINO.items()
     },
     "bioptimus/H-optimus-0": h_optimus(image_size=224, width=1536, depth=40, heads=24, hidden=4096),
+    # launch/smoke.sh: learns on two CPU cores.
+    "smoke-clip": clip(image_size=64, patch=16, width=128, depth=3, heads=4, hidden=512),
     "tiny-clip": clip(patch=8, hidden=512, **_TINY),
     "tiny-siglip": siglip(patch=8, hidden=512, **_TINY),
     "tiny-dinov2": dinov2(patch=8, hidden=512, gated=False, registers=4, **_TINY),

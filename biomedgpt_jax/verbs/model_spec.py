@@ -21,7 +21,7 @@ from biomedgpt_jax.data.pipeline import ImageTransform
 from biomedgpt_jax.data.prompts import TEMPLATES, Template
 from biomedgpt_jax.models.connector import connector_from_name
 from biomedgpt_jax.models.decoders import PRESETS
-from biomedgpt_jax.models.llama import LlamaConfig
+from biomedgpt_jax.models.llama import ALL_LINEARS, LlamaConfig
 from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
 from biomedgpt_jax.models.s2 import MapSize, S2Config
 from biomedgpt_jax.models.towers import FINAL_PATCHES, PENULTIMATE_PATCHES, PUBLISHED_FEATURES, TOWERS
@@ -30,8 +30,6 @@ from biomedgpt_jax.models.vit import Features, Positions, VitConfig
 from biomedgpt_jax.verbs.command_line import suggest
 
 FILE = "model.json"
-# All linear layers of a decoder block; never the head (finetune_lora.sh of the official code).
-LORA_TARGETS = r"attention/(q|k|v|out)|mlp/(gate|up|down)"
 LORA_BASES = {"bfloat16": BaseWeights.FLOAT, "int8": BaseWeights.INT8, "nf4": BaseWeights.NF4}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REMAT = {policy.value: policy for policy in Remat}
@@ -141,4 +139,4 @@ def _features(named: ConfigDict, tower: VitConfig) -> Features:
 
 def _lora(lora: ConfigDict) -> Lora:
     base = lookup("lora.base", lora.base, LORA_BASES)
-    return Lora(rank=lora.rank, alpha=lora.alpha, targets=LORA_TARGETS, base=base, tile=lora.tile)
+    return Lora(rank=lora.rank, alpha=lora.alpha, targets=ALL_LINEARS, base=base, tile=lora.tile)
