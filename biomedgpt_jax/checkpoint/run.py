@@ -57,6 +57,10 @@ class RunCheckpoints:
         """The newest finished step, None in a new run."""
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """All finished steps, in order."""
+        return sorted(self._manager.all_steps())
+
     def save(self, step: int, state: TrainState, data: Any, *, config: Mapping[str, Any], base: str) -> None:
         """Starts writing step `step`; returns when the state may be donated. An existing step is left as is.
 

@@ -55,7 +55,12 @@ def from_run(workdir: epath.PathLike, *, step: int | None = None) -> Source:
     with RunCheckpoints(folder, keep=None, read_only=True) as checkpoints:
         chosen = checkpoints.latest() if step is None else step
         if chosen is None or not (folder / "checkpoints" / str(chosen)).exists():
-            raise RunError(f"{folder}/checkpoints has no finished step {'' if step is None else step}.")
+            there = ", ".join(map(str, checkpoints.steps())) or "none"
+            wanted = "a finished step" if step is None else f"step {step}"
+            raise RunError(
+                f"{folder}/checkpoints: expected {wanted}, found {there}. "
+                "Train the run up to a checkpoint first, or choose a step that is there."
+            )
         record = checkpoints.record(chosen)
     base = base_folder(folder, record["base"])
     frozen = {leaf: r.shape for leaf, r in weights_records(base).items()} if base.exists() else {}

@@ -43,8 +43,8 @@ def to_question(sample: Sample) -> Question:
     missing = [key for key in ("answer_type", "task") if not sample.meta.get(key)]
     if missing:
         raise RunError(
-            f"sample {sample.id} has no {' nor '.join(missing)} in its meta; scoring needs a task and an "
-            "answer_type ('open' or 'closed'). Prepare the data set again with its own reader"
+            f"sample {sample.id} has no {' nor '.join(missing)} in its meta; scoring needs an answer_type ('open' or "
+            "'closed') and a task (such as 'vqa'). Give both to each row of the raw data and prepare it again"
         )
     (turn,), meta = sample.turns, sample.meta
     image = meta.get("image_sha256") or meta.get("image_name") or ""

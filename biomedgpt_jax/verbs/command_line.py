@@ -72,7 +72,10 @@ def help_text(module: ModuleType) -> str:
     values = flags.FlagValues()
     module.define(values)
     names = sorted(name for name in values if name not in ("help", "helpfull", "helpshort", "helpxml"))
-    lines = [f"  --{name}: {values[name].help} (default: {values[name].default})" for name in names]
+    # absl writes the choices of an enumeration over its help, as <a|b>.
+    lines = [
+        f"  --{name}: {' '.join(str(values[name].help).split())} (default: {values[name].default})" for name in names
+    ]
     return f"{(module.__doc__ or '').strip()}\n\nflags:\n" + "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ from biomedgpt_jax.data.tasks import encode_prompt, expanded_length
 from biomedgpt_jax.eval.decode import Limits, Sampling, stream
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.loaded_model import LoadedModel, load_model
-from biomedgpt_jax.verbs.model_spec import image_transform, template
+from biomedgpt_jax.verbs.model_spec import DTYPES, image_transform, template
 from biomedgpt_jax.verbs.training_data import row_shape
 
 EXAMPLE = 'biomedgpt generate --model=runs/small --image=scan.png --question="Which organ is shown?"'
@@ -36,7 +36,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_float("top_p", 1.0, "Keep the likeliest words of this total.", flag_values=values)
     flags.DEFINE_integer("top_k", 0, "Keep so many words; 0: all.", flag_values=values)
     flags.DEFINE_integer("seed", 0, "For sampling.", flag_values=values)
-    flags.DEFINE_string("dtype", "float32", "float32 or bfloat16.", flag_values=values)
+    flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of the weights.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:

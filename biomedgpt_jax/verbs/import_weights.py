@@ -15,7 +15,7 @@ from biomedgpt_jax.convert.importer import import_folder, save_imported
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
-from biomedgpt_jax.verbs.model_spec import DTYPES, lookup
+from biomedgpt_jax.verbs.model_spec import DTYPES
 
 EXAMPLE = "biomedgpt import --from=downloads/clip-vit-large-patch14-336 --out=weights/clip-l-336"
 
@@ -23,14 +23,12 @@ EXAMPLE = "biomedgpt import --from=downloads/clip-vit-large-patch14-336 --out=we
 def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("from", None, "Folder with the published weights.", flag_values=values)
     flags.DEFINE_string("out", None, "Weights folder to write.", flag_values=values)
-    flags.DEFINE_string("dtype", None, "float32 or bfloat16; as published if not set.", flag_values=values)
+    flags.DEFINE_enum("dtype", None, list(DTYPES), "As published if not set.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
     source = Path(command_line.require(values, "from", EXAMPLE))
     out = Path(command_line.require(values, "out", EXAMPLE))
-    if values.dtype is not None:
-        lookup("dtype", values.dtype, DTYPES)
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty; choose another folder or delete this one.")
     imported = import_folder(source)

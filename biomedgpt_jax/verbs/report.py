@@ -64,12 +64,12 @@ def run(values: flags.FlagValues) -> int:
 
 def make_page(runs: list[Path], export: Path | None, margin: float | None) -> RunPage:
     """Raises RunError where a run has not been trained or evaluated."""
+    rows = [(f"stage {number}", metrics_rows(run)) for number, run in enumerate(runs, 1)]
     config = json.loads((runs[-1] / "config.json").read_text())
     before, after = _evaluation(runs[0], first=True), _evaluation(runs[-1], first=False)
     data = Path(config["data"]["paths"][0])
     spec = read_spec(runs[-1])
     model = build_model(spec, compute_dtype="float32", remat="none")
-    rows = [(f"stage {number}", metrics_rows(run)) for number, run in enumerate(runs, 1)]
     return RunPage(
         title="Llama3-Med, trained, scored and exported",
         model=f"{describe(spec, model)} {NOT_A_DOCTOR}",

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.batches import ImageReader, prompt_batches
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tasks import encode_prompt, expanded_length
 from biomedgpt_jax.data.tokenizers import Tokenizer
 from biomedgpt_jax.eval.decode import greedy
-from biomedgpt_jax.eval.protocols import protocol
-from biomedgpt_jax.eval.questions import to_question
+from biomedgpt_jax.eval.protocols import Protocol
+from biomedgpt_jax.eval.protocols import protocol as find_protocol
+from biomedgpt_jax.eval.questions import Question, to_question
 from biomedgpt_jax.eval.runner import evaluate
 from biomedgpt_jax.eval.summary import Answered, Summary
 from biomedgpt_jax.verbs.model_spec import ModelSpec, image_transform, template
@@ -26,16 +28,23 @@ BUCKET = 64  # prompt lengths are rounded up to a multiple, so that few shapes a
 
 @dataclass(frozen=True)
 class Scorer:
-    """A split with its prompts, ready to be asked again and again. Baselines come from `train_split`."""
+    """A split with its prompts, ready to be asked again and again. Baselines come from `train_questions`."""
 
     spec: ModelSpec
     tokenizer: Tokenizer
     split: PreparedSplit
-    train_split: PreparedSplit
+    train_source: str
+    questions: tuple[Question, ...]
+    train_questions: tuple[Question, ...]
     reader: ImageReader
-    protocol: str
+    protocol: Protocol
     batch_rows: int
     max_new_tokens: int
+
+    @property
+    def folder_name(self) -> str:
+        """Of its results inside a run; without the way to the data, which may be long or absolute."""
+        return f"{self.split.directory.resolve().name}_{self.split.split}"
 
     def __call__(
         self, model: ModelFns, params: Params, folder: Path, facts: dict[str, Any], advance: Advance
@@ -62,12 +71,12 @@ class Scorer:
 
         return evaluate(
             prompt_batches(prompts, self.split, self.reader, shape, buckets, self.batch_rows),
-            [to_question(sample) for sample in samples],
+            self.questions,
             generate,
             self.tokenizer.decode,
-            protocol(self.protocol),
-            train=[to_question(self.train_split[number]) for number in range(len(self.train_split))],
-            train_source=self.train_split.name,
+            self.protocol,
+            train=self.train_questions,
+            train_source=self.train_source,
             folder=str(folder),
             facts=facts,
             progress=lambda done, total, _: advance(f"ask {self.split.name}", done, total),
@@ -85,25 +94,42 @@ def scorers(
     batch_rows: int,
     max_new_tokens: int,
 ) -> list[Scorer]:
+    """One for each of `paths`, checked before anything is asked.
+
+    Raises:
+        UsageError: an unknown protocol, two sets of one name. DataError, RunError: a split that cannot be scored.
+    """
     size = spec.model.image_size
-    return [
+    chosen = find_protocol(protocol)
+    pairs = [(PreparedSplit(path, split), PreparedSplit(path, train_split)) for path in paths]
+    found = [
         Scorer(
             spec=spec,
             tokenizer=tokenizer,
-            split=PreparedSplit(path, split),
-            train_split=PreparedSplit(path, train_split),
+            split=asked,
+            train_source=trained.name,
+            questions=_questions(asked),
+            train_questions=_questions(trained),
             reader=ImageReader(image_transform(spec), (size, size), IMAGE_CACHE_BYTES),
-            protocol=protocol,
+            protocol=chosen,
             batch_rows=batch_rows,
             max_new_tokens=max_new_tokens,
         )
-        for path in paths
+        for asked, trained in pairs
     ]
+    names = [scorer.folder_name for scorer in found]
+    if len(set(names)) < len(names):
+        raise UsageError(f"Two evaluation sets would write to one folder: {', '.join(names)}. Rename one of them.")
+    return found
 
 
-def headline_figures(summary: Summary, prefix: str = "score") -> dict[str, float]:
-    """One number per group: `score/organ/closed`."""
+def headline_figures(summary: Summary, prefix: str) -> dict[str, float]:
+    """One number per group: `<prefix>/organ/closed`."""
     return {f"{prefix}/{g.task}/{g.answer_type}": g.scores[g.headline].mean for g in summary.groups}
+
+
+def _questions(split: PreparedSplit) -> tuple[Question, ...]:
+    return tuple(to_question(split[number]) for number in range(len(split)))
 
 
 Evaluate = Callable[[Any], dict[str, float | int]]

@@ -8,12 +8,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from biomedgpt_jax.checkpoint.start import Source, from_run, from_weights, starting_params
+from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.lora import merge_lora
 from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
 from biomedgpt_jax.core.sharding import shardings
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.models.llama3_med import add_lora, make_llama3_med
 from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, ModelSpec, lookup, read_spec
+
+PARTS = ("tower", "connector", "decoder")
 
 
 def start_params(config: ConfigDict, spec: ModelSpec, mesh: Mesh, say: Callable[[str], None]) -> Params:
@@ -44,6 +47,28 @@ def start_params(config: ConfigDict, spec: ModelSpec, mesh: Mesh, say: Callable[
         return params
     say(f"adapters of rank {spec.lora.rank}: fresh, begin as zero")
     return jax.jit(lambda params: add_lora(spec.model, spec.lora, params, adapter_key))(params)
+
+
+def check_origins(config: ConfigDict, spec: ModelSpec) -> None:
+    """Raises UsageError for a part of a new run that has no weights and may not start at random."""
+    random = tuple(config.init.random)
+    for part in random:
+        lookup("init.random", part, dict.fromkeys(PARTS))
+    if config.init.run:
+        return
+    named = {"tower": [config.model.tower], "connector": [""], "decoder": [config.model.decoder]}
+    if spec.model.vision.second is not None:
+        named["tower"].append(config.model.second_tower)
+    for part, names in named.items():
+        without = [name for name in names if not Path(name).is_dir()]
+        if without and part not in random:
+            preset = (
+                f"config.model.{part} = {without[0]!r} is a preset, which says the sizes alone. " if without[0] else ""
+            )
+            raise UsageError(
+                f"The {part} has no weights. {preset}Expected a folder made by `biomedgpt import`, or an earlier run "
+                f'in config.init.run, or leave to start at random: --config.init.random="{(*random, part)}".'
+            )
 
 
 def placed(model: ModelFns, mesh: Mesh) -> Params:

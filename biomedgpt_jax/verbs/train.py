@@ -26,7 +26,7 @@ from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 from biomedgpt_jax.core.types import ModelFns, TrainState
 from biomedgpt_jax.data.tokenizers import Tokenizer
 from biomedgpt_jax.models.llama3_med import Tune, trainable
-from biomedgpt_jax.train.ledger import ledger_json, make_ledger, print_ledger
+from biomedgpt_jax.train.ledger import Ledger, ledger_json, make_ledger, print_ledger
 from biomedgpt_jax.train.loop import LoopSettings
 from biomedgpt_jax.train.metrics import Writer, jsonl_writer, tensorboard_writer, terminal_writer, wandb_writer
 from biomedgpt_jax.train.optim import OptimConfig, Optimizer, make_optimizer
@@ -47,7 +47,8 @@ from biomedgpt_jax.verbs.model_spec import (
 )
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.scoring import Evaluate, headline_figures, scorers
-from biomedgpt_jax.verbs.starting_weights import start_params
+from biomedgpt_jax.verbs.starting_weights import check_origins, start_params
+from biomedgpt_jax.verbs.training_checks import begun, check_rows, check_same_model
 from biomedgpt_jax.verbs.training_data import reading, run_tokenizer, training_data
 
 EXAMPLE = "biomedgpt train --workdir=runs/small --config=configs/smoke.py:stage=1,data=data/vqa_rad"
@@ -83,11 +84,18 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
     say = partial(console.print, markup=False, highlight=False)
     workdir.mkdir(parents=True, exist_ok=True)
     spec = spec_from_config(config)
+    # Settings that do not fit each other fail here, before the data is read.
+    check_rows(config, build_parts(config, spec, total_steps=1).mesh)
+    if begun(workdir):
+        check_same_model(workdir, spec)
+    else:
+        check_origins(config, spec)
     tokenizer = run_tokenizer(config, workdir)
     with progress() as advance:
         data = training_data(config, spec, tokenizer, workdir, advance)
     parts = build_parts(config, spec, data.num_steps)
-    _write_facts(workdir, config, parts, console)
+    ledger = make_ledger(parts.abstract, parts.optimizer)
+    print_ledger(ledger, console)
     fill = f"{data.fill.token_share:.1%} of tokens, {data.fill.image_share:.1%} of image slots"
     say(f"{data.num_steps} steps of {data.batch_size} rows; filled: {fill}; left out: {len(data.skipped)} samples")
     outcome = run_training(
@@ -111,7 +119,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
         ),
         data.batches(image_transform(spec), reading(config), jax.process_index(), jax.process_count()),
         start=lambda: start_params(config, spec, parts.mesh, say),
-        writers=lambda restored: _writers(config, workdir, data.num_steps, restored, console),
+        writers=partial(_open_run, workdir, config, spec, ledger, data.num_steps, console),
         sample_name=data.sample_id,
         evaluate=_evaluate(config, parts, tokenizer, workdir),
     )
@@ -160,17 +168,20 @@ def _step_settings(config: ConfigDict, spec: ModelSpec) -> StepSettings:
     )
 
 
-def _write_facts(workdir: Path, config: ConfigDict, parts: Parts, console: Console) -> None:
-    ledger = make_ledger(parts.abstract, parts.optimizer)
-    print_ledger(ledger, console)
-    write_spec(workdir, parts.spec)
+def _open_run(
+    workdir: Path,
+    config: ConfigDict,
+    spec: ModelSpec,
+    ledger: Ledger,
+    steps: int,
+    console: Console,
+    restored: int | None,
+) -> Sequence[AbstractContextManager[Writer]]:
+    """Called when the state is there: a checkpoint that does not fit leaves the files of its run as they are."""
+    write_spec(workdir, spec)
     (workdir / "ledger.json").write_text(json.dumps(ledger_json(ledger), indent=1) + "\n")
     (workdir / "config.json").write_text(config.to_json(indent=1) + "\n")
 
-
-def _writers(
-    config: ConfigDict, workdir: Path, steps: int, restored: int | None, console: Console
-) -> Sequence[AbstractContextManager[Writer]]:
     writers: list[Any] = [
         terminal_writer(total_steps=steps, restored_step=restored, console=console),
         jsonl_writer(epath.Path(workdir) / "metrics.jsonl", restored_step=restored),
@@ -200,9 +211,9 @@ def _evaluate(config: ConfigDict, parts: Parts, tokenizer: Tokenizer, workdir: P
         params, step = merge(state.trainable, state.frozen), int(state.step)
         with progress() as advance:
             for scorer in asked:
-                folder = workdir / "eval" / f"step_{step}" / scorer.split.name.replace(":", "_")
+                folder = workdir / "eval" / f"step_{step}" / scorer.folder_name
                 summary, _ = scorer(parts.model, params, folder, {"run": str(workdir), "step": step}, advance)
-                figures |= headline_figures(summary)
+                figures |= headline_figures(summary, f"score/{scorer.folder_name}" if len(asked) > 1 else "score")
         return figures
 
     return evaluate

@@ -1,5 +1,6 @@
 """A run's tokenizer and training data, from its configuration."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from biomedgpt_jax.data.tasks import Overflow
 from biomedgpt_jax.data.tokenizers import Tokenizer, load_tokenizer, save_tokenizer, train_sentencepiece
 from biomedgpt_jax.verbs.model_spec import ModelSpec, lookup, template
 from biomedgpt_jax.verbs.progress import Advance
+from biomedgpt_jax.verbs.training_checks import begun
 
 TOKENIZER = "tokenizer"  # folder in a workdir
 READ_AHEAD = 4  # batches ready before they are asked for
@@ -35,9 +37,12 @@ def run_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
         UsageError: the configuration names none.
     """
     kept = workdir / TOKENIZER
-    if kept.is_dir() and any(kept.iterdir()):
+    if begun(workdir):
         return load_tokenizer(kept)
     tokenizer = _first_tokenizer(config, workdir)
+    if kept.resolve() not in {file.resolve().parent for file in tokenizer.files}:
+        # A call that failed before its first checkpoint may have left one of other settings.
+        shutil.rmtree(kept, ignore_errors=True)
     save_tokenizer(tokenizer, kept)
     return load_tokenizer(kept)
 
