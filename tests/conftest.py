@@ -10,6 +10,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 
+from tests.command import prepared_data, raw_data, tiny_run  # noqa: F401 (fixtures for all below)
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -293,7 +293,10 @@ def train_sentencepiece(texts: Iterable[str], path: str | Path, vocab_size: int)
             )
         os.replace(part, path)
     except RuntimeError as error:
-        raise DataError(f"no SentencePiece model of {vocab_size} pieces could be trained: {error}") from error
+        raise DataError(
+            f"no SentencePiece model of {vocab_size} pieces could be trained on these texts: {error} The number is set "
+            "by config.tokenizer.train_vocab_size"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
     return SentencePieceTokenizer(path)

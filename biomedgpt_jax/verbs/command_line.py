@@ -94,7 +94,7 @@ def _config_message(error: Exception, rest: list[str]) -> str:
     text = str(error)
     if isinstance(error, AttributeError | KeyError) and (message := _unknown_key(text, rest)):
         return message
-    if "failed loading config" in text.lower() or isinstance(error, IsADirectoryError):
+    if isinstance(error, OSError) and not all(Path(file).is_file() for file in _config_files(rest)):
         return f"{given}: no such configuration file; expected --config=configs/NAME.py:ARGS."
     if isinstance(error, flags.Error) and not text.startswith("flag --config="):
         return text

@@ -59,16 +59,15 @@ def check_origins(config: ConfigDict, spec: ModelSpec) -> None:
     named = {"tower": [config.model.tower], "connector": [""], "decoder": [config.model.decoder]}
     if spec.model.vision.second is not None:
         named["tower"].append(config.model.second_tower)
-    for part, names in named.items():
-        without = [name for name in names if not Path(name).is_dir()]
-        if without and part not in random:
-            preset = (
-                f"config.model.{part} = {without[0]!r} is a preset, which says the sizes alone. " if without[0] else ""
-            )
-            raise UsageError(
-                f"The {part} has no weights. {preset}Expected a folder made by `biomedgpt import`, or an earlier run "
-                f'in config.init.run, or leave to start at random: --config.init.random="{(*random, part)}".'
-            )
+    missing = [p for p in PARTS if p not in random and not all(name and Path(name).is_dir() for name in named[p])]
+    if missing:
+        presets = [f"{part} {name!r}" for part in missing for name in named[part] if name and not Path(name).is_dir()]
+        sizes = f"A preset says sizes alone: {', '.join(presets)}. " if presets else ""
+        raise UsageError(
+            f"No weights for {', '.join(missing)}. {sizes}Expected folders made by `biomedgpt import` in config.model, "
+            "or an earlier run in config.init.run, or leave to start at random: "
+            f'--config.init.random="{(*random, *missing)}".'
+        )
 
 
 def placed(model: ModelFns, mesh: Mesh) -> Params:
