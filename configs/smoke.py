@@ -23,16 +23,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.tokenizer.train_vocab_size = 1000
     config.optim.b2 = 0.98
     config.optim.warmup_ratio = 0.05
-    config.data.row_tokens = 512
-    config.data.image_slots = 8
+    config.data.row_tokens = 256
+    config.data.image_slots = 4
     config.data.workers = 0
     config.data.cache_images = True
-    config.train.batch_rows = 8
-    config.train.loss_chunk = 128
+    config.train.batch_rows = 16
+    config.train.loss_chunk = 256
     config.train.save_every = 100
     config.eval.paths = config.data.paths
     config.tune = ConfigDict({"tower": args["stage"] == 1, "connector": True, "decoder": "full"})
     config.optim.learning_rate = 2e-3 if args["stage"] == 1 else 5e-4
     config.optim.weight_decay = 0.05
-    config.train.epochs = 6 if args["stage"] == 1 else 2
+    config.train.epochs = 8 if args["stage"] == 1 else 2
     return config

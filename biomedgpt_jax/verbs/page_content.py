@@ -83,11 +83,9 @@ def loss_rows(runs: Iterable[tuple[str, list[dict[str, Any]]]]) -> tuple[LossRow
     )
 
 
-def loss_chart(runs: Iterable[tuple[str, list[dict[str, Any]]]]) -> Chart:
-    series = tuple(
-        Series(name, tuple(row["step"] for row in rows), tuple(row["loss"] for row in rows)) for name, rows in runs
-    )
-    return Chart("Training loss", "step", "loss per supervised token", series, log_y=True)
+def loss_chart(name: str, rows: list[dict[str, Any]]) -> Chart:
+    series = Series(name, tuple(row["step"] for row in rows), tuple(row["loss"] for row in rows))
+    return Chart(f"Training loss, {name}", "step", "loss per supervised token", (series,), log_y=True)
 
 
 def metrics_rows(workdir: Path) -> list[dict[str, Any]]:

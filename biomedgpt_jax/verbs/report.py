@@ -17,7 +17,7 @@ from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.data.manifest import read_manifest
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import Evaluation, load
-from biomedgpt_jax.report.content import NOT_A_DOCTOR, Check, RunPage, Table
+from biomedgpt_jax.report.content import Check, RunPage, Table
 from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
@@ -72,7 +72,7 @@ def make_page(runs: list[Path], export: Path | None, margin: float | None) -> Ru
     model = build_model(spec, compute_dtype="float32", remat="none")
     return RunPage(
         title="Llama3-Med, trained, scored and exported",
-        model=f"{describe(spec, model)} {NOT_A_DOCTOR}",
+        model=describe(spec, model),
         data=data_facts(read_manifest(data), data),
         protocol=after.scores["protocol"],
         interval=after.scores["interval"],
@@ -80,7 +80,7 @@ def make_page(runs: list[Path], export: Path | None, margin: float | None) -> Ru
         samples=shown_samples(PreparedSplit(data, config["eval"]["split"]), after, before),
         checks=(*_margin_checks(after, margin), *_parity_checks(export)),
         losses=loss_rows(rows),
-        charts=(loss_chart(rows),),
+        charts=tuple(loss_chart(name, steps) for name, steps in rows),
         facts=(
             ("configuration", str(runs[-1] / "config.json")),
             ("data hash", after.scores["data_hash"]),
