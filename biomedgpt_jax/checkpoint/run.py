@@ -94,11 +94,14 @@ class RunCheckpoints:
             RunError: the checkpoint is of another model or tuning, or its data iterator does not fit.
         """
         record = self.record(step)
-        check_leaves(
-            self.workdir / "checkpoints" / str(step),
-            path_leaves(_changing(abstract)),
-            {path: tuple(shape) for path, shape in record["leaves"].items()},
-        )
+        folder, expected = self.workdir / "checkpoints" / str(step), path_leaves(_changing(abstract))
+        check_leaves(folder, expected, {path: tuple(shape) for path, shape in record["leaves"].items()})
+        extra = sorted(record["leaves"].keys() - expected.keys())
+        if extra:
+            raise RunError(
+                f"{folder}: {len(extra)} keys are not expected, first {', '.join(extra[:5])}. "
+                "The run trained more than the settings say; resume with those that it began with."
+            )
         arrays = self._manager.restore(
             step,
             args=ocp.args.Composite(

@@ -43,7 +43,10 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     if is_dataclass(kind):
         return _read_dataclass(kind, data, where)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind(data)
+        try:
+            return kind(data)
+        except ValueError:
+            raise RunError(f"{where}: expected one of {[each.value for each in kind]}, found {data!r}.") from None
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if isinstance(kind, type) and not isinstance(data, kind):

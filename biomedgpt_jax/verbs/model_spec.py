@@ -73,11 +73,15 @@ def write_spec(folder: Path, spec: ModelSpec) -> None:
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """Raises RunError where the folder is no run."""
+    """Raises RunError where the folder is no run, or its file is damaged or of another version."""
     path = folder / FILE
     if not path.exists():
         raise RunError(f"{folder} is not the workdir of a run: it has no {FILE}.")
-    return from_json(ModelSpec, json.loads(path.read_text()), str(path))
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON ({error}). Copy it again from where the run was made.") from error
+    return from_json(ModelSpec, content, str(path))
 
 
 def build_model(spec: ModelSpec, *, compute_dtype: str, remat: str) -> ModelFns:

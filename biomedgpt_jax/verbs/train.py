@@ -82,6 +82,8 @@ def run(values: flags.FlagValues) -> None:
 def train(config: ConfigDict, workdir: Path, console: Console) -> None:
     """Runs the whole of a training, or what is left of it."""
     say = partial(console.print, markup=False, highlight=False)
+    if workdir.is_file():
+        raise UsageError(f"--workdir: {workdir} is a file, expected a folder or a new name.")
     workdir.mkdir(parents=True, exist_ok=True)
     spec = spec_from_config(config)
     # Settings that do not fit each other fail here, before the data is read.

@@ -1,0 +1,124 @@
+"""Runs that cannot be gone on with as asked: named, refused, and left as they are."""
+
+import shutil
+
+import pytest
+
+from tests.command import assert_refused, biomedgpt, config, contents, prepare_own, write_raw
+
+
+def elsewhere(run, workdir):
+    """The arguments of a run with another workdir."""
+    return [*(each for each in run.arguments if not each.startswith("--workdir")), f"--workdir={workdir}"]
+
+
+def without_logs(folder):
+    """TensorBoard writes a file of its own for each call that gets so far."""
+    return {
+        file: digest for file, digest in contents(folder).items() if not file.startswith(("tensorboard", "encoded"))
+    }
+
+
+OTHER_SETTINGS = {
+    "another decoder": (["--config.model.decoder=tiny"], 2, "model/decoder/depth: expected 3, found 2"),
+    "another tower": (
+        ["--config.model.tower=tiny-dinov2"],
+        2,
+        "model/vision/tower/act: expected 'quick_gelu', found 'gelu'",
+    ),
+    "scales": (["--config.model.scales=112"], 2, "model/vision/s2/scales: expected [56], found [56, 112]"),
+    "lora": (["--config.tune.decoder=lora", "--config.lora.rank=2"], 2, "lora"),
+    "frozen decoder": (["--config.tune.decoder=frozen"], 1, "keys are not expected, first optimizer/"),
+    "more epochs": (["--config.train.epochs=3"], 1, "the saved place in the data"),
+    "batch": (["--config.train.batch_rows=16"], 1, "row or batch size, epochs or seed differ"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_SETTINGS)
+def test_resume_with_other_settings_is_refused(name, tiny_run):
+    overrides, code, text = OTHER_SETTINGS[name]
+    before = without_logs(tiny_run.folder)
+    called = biomedgpt(*tiny_run.arguments, *overrides)
+    assert_refused(called, code, text)
+    assert without_logs(tiny_run.folder) == before
+
+
+def test_unfinished_checkpoint_is_ignored(tiny_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, run)
+    unfinished = run / "checkpoints" / "3.orbax-checkpoint-tmp-1"
+    shutil.copytree(run / "checkpoints" / "2", unfinished)
+    called = biomedgpt("generate", f"--model={run}", "--question=Is it red?", "--max_new_tokens=1")
+    assert called.code == 0, called
+    again = biomedgpt(*elsewhere(tiny_run, run))
+    assert again.code == 0 and "Done: 2 steps" in again.out
+    assert not unfinished.exists()
+
+
+def test_step_that_is_not_there(tiny_run):
+    called = biomedgpt("generate", f"--model={tiny_run.folder}", "--question=Is it red?", "--step=7")
+    assert_refused(called, 1, "checkpoints: expected step 7, found 2")
+
+
+def test_run_without_a_checkpoint(tiny_run, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copyfile(tiny_run.folder / "model.json", tmp_path / "model.json")
+    called = biomedgpt("generate", f"--model={tmp_path}", "--question=Is it red?")
+    assert_refused(called, 1, "expected a finished step, found none")
+    called = biomedgpt("report", f"--runs={tmp_path}", f"--out={tmp_path / 'page.html'}")
+    assert_refused(called, 1, "metrics.jsonl has no training step yet")
+
+
+def test_damaged_base_is_found(tiny_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, run)
+    (base,) = (run / "base").iterdir()
+    (base / "weights.json").unlink()
+    called = biomedgpt("generate", f"--model={run}", "--question=Is it red?")
+    assert_refused(called, 1, f"{base}/weights.json", "unfinished")
+
+
+def test_model_json_of_another_version(tiny_run, tmp_path):
+    (tmp_path / "model.json").write_text('{"type": "ModelSpec"}')
+    called = biomedgpt("generate", f"--model={tmp_path}", "--question=Is it red?")
+    assert_refused(called, 1, f"{tmp_path}/model.json: expected a ModelSpec with the fields", "another version")
+    (tmp_path / "model.json").write_text("{")
+    called = biomedgpt("generate", f"--model={tmp_path}", "--question=Is it red?")
+    assert_refused(called, 1, f"{tmp_path}/model.json")
+
+
+def test_generate_with_a_broken_image(tiny_run, tmp_path):
+    picture = tmp_path / "scan.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    ask = ("generate", f"--model={tiny_run.folder}", "--question=Is it red?")
+    called = biomedgpt(*ask, f"--image={picture}")
+    assert_refused(called, 1, f"{picture}")
+    assert called.out == ""
+    called = biomedgpt(*ask, f"--image={tmp_path / 'none.png'}")
+    assert_refused(called, 2, f"there is no file {tmp_path / 'none.png'}")
+
+
+def test_eval_of_data_without_answer_types(tiny_run, tmp_path):
+    data = tmp_path / "data"
+    assert prepare_own(write_raw(tmp_path / "raw", scored=False), data).code == 0
+    called = biomedgpt(
+        "eval", config(f"eval.py:data={data}"), f"--model={tiny_run.folder}", f"--out={tmp_path / 'eval'}"
+    )
+    assert_refused(called, 1, "sample t0 has no answer_type nor task")
+    assert not (tmp_path / "eval").exists()
+
+
+def test_next_stage_from_a_run_of_another_size(tiny_run, tmp_path):
+    called = biomedgpt(
+        *elsewhere(tiny_run, tmp_path / "stage2"),
+        f"--config.init.run={tiny_run.folder}",
+        "--config.model.connector=linear",
+    )
+    assert_refused(called, 1, f"{tiny_run.folder}", "connector/linears/1")
+    assert not (tmp_path / "stage2" / "checkpoints" / "0").exists()
+
+
+def test_workdir_that_is_a_file(tiny_run, tmp_path):
+    (tmp_path / "run").write_text("")
+    called = biomedgpt(*elsewhere(tiny_run, tmp_path / "run"))
+    assert_refused(called, 2, f"{tmp_path / 'run'} is a file")

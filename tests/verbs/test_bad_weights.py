@@ -1,0 +1,131 @@
+"""`biomedgpt import` of folders that are not what they should be."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.command import ROOT, TINY, assert_refused, biomedgpt, config, contents
+
+WIDTH, HEADS, MLP, WORDS = 8, 2, 12, 16
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 1,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": 1,
+    "intermediate_size": MLP,
+    "vocab_size": WORDS,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture
+def llama(tmp_path):
+    """A Llama of one layer in the layout of Hugging Face."""
+    head = WIDTH // HEADS
+    layer = {
+        "self_attn.q_proj": (WIDTH, WIDTH),
+        "self_attn.k_proj": (head, WIDTH),
+        "self_attn.v_proj": (head, WIDTH),
+        "self_attn.o_proj": (WIDTH, WIDTH),
+        "mlp.gate_proj": (MLP, WIDTH),
+        "mlp.up_proj": (MLP, WIDTH),
+        "mlp.down_proj": (WIDTH, MLP),
+        "input_layernorm": (WIDTH,),
+        "post_attention_layernorm": (WIDTH,),
+    }
+    shapes = {
+        "model.embed_tokens": (WORDS, WIDTH),
+        **{f"model.layers.0.{name}": shape for name, shape in layer.items()},
+        "model.norm": (WIDTH,),
+        "lm_head": (WORDS, WIDTH),
+    }
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    tensors = {f"{name}.weight": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+def imported(folder, out="weights"):
+    return biomedgpt("import", f"--from={folder}", f"--out={folder.parent / out}")
+
+
+def change_config(folder, **changes):
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **changes}))
+
+
+def change_tensors(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def cut(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-50])
+
+
+Q = "model.layers.0.self_attn.q_proj.weight"
+BROKEN = {
+    "unknown family": (
+        lambda f: change_config(f, model_type="mamba"),
+        ("model_type 'mamba' cannot be imported", "llama"),
+    ),
+    "config not JSON": (lambda f: (f / "config.json").write_text("{"), ("config.json: not a model configuration",)),
+    "unknown attribute": (
+        lambda f: change_config(f, sliding_magic=3),
+        ("attributes we do not know: sliding_magic = 3",),
+    ),
+    "another variant": (lambda f: change_config(f, hidden_act="relu6"), ("config.json", "relu6")),
+    "no weights": (
+        lambda f: (f / "model.safetensors").unlink(),
+        ("expected model.safetensors or", "found config.json"),
+    ),
+    "truncated": (cut, ("model.safetensors: cut off: tensor", "Download it again")),
+    "not safetensors": (lambda f: (f / "model.safetensors").write_text("hello"), ("not a safetensors file",)),
+    "missing tensor": (lambda f: change_tensors(f, lambda t: t.pop(Q)), (Q, str(Q))),
+    "tensor too many": (lambda f: change_tensors(f, lambda t: t.update(extra=np.ones(2))), ("extra",)),
+    "other shape": (
+        lambda f: change_tensors(f, lambda t: t.update({Q: np.ones((WIDTH, WIDTH + 1), np.float32)})),
+        (Q, "(8, 9)", "(8, 8)"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_folder_is_refused_and_leaves_no_weights(name, llama):
+    spoil, texts = BROKEN[name]
+    spoil(llama)
+    before = contents(llama)
+    assert_refused(imported(llama), 1, *texts)
+    assert contents(llama) == before
+    assert not (llama.parent / "weights" / "weights.json").exists()
+
+
+def test_whole_folder_is_imported_and_its_tokenizer_is_missed(llama, prepared_data, tmp_path):
+    assert imported(llama).code == 0
+    weights = tmp_path / "weights"
+    arguments = ("train", config(f"smoke.py:stage=1,data={prepared_data}"), *TINY, f"--workdir={tmp_path / 'run'}")
+    decoder = f"--config.model.decoder={weights}"
+    called = biomedgpt(*arguments, decoder, "--config.tokenizer.train_vocab_size=0")
+    assert_refused(called, 1, f"{weights} holds no tokenizer: looked for tokenizer.json")
+    called = biomedgpt(*arguments, decoder)
+    assert_refused(called, 2, "The tokenizer has 290 tokens, the decoder's embedding 16 rows", "config.tokenizer.path")
+    as_tower = biomedgpt(*arguments, f"--config.model.tower={weights}")
+    assert_refused(as_tower, 1, f"{weights}: the configuration of a tower: expected a VitConfig")
+
+
+def test_damaged_weights_folder_is_named(llama, prepared_data, tmp_path):
+    assert imported(llama).code == 0
+    table = tmp_path / "weights" / "weights.json"
+    arguments = ("ledger", f"--config={ROOT}/configs/smoke.py", f"--config.model.decoder={tmp_path / 'weights'}")
+    assert biomedgpt(*arguments).code == 0
+    table.write_text(table.read_text()[:-10])
+    assert_refused(biomedgpt(*arguments), 1, f"{table} is not JSON", "Import or copy it again")
