@@ -14,11 +14,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 NUM_IMAGES = 6
-# The smallest sizes that still go through every station.
-TINY = (
-    "--config.model.tower=tiny-clip",
-    "--config.model.scales=(56,)",
-    "--config.model.decoder=smoke",
+# Two steps of the tiny data, at the smallest sizes that still go through every station.
+SHORT = (
     "--config.data.row_tokens=160",
     "--config.data.image_slots=1",
     "--config.data.pack=False",
@@ -29,7 +26,9 @@ TINY = (
     "--config.tokenizer.train_vocab_size=290",
     "--config.eval.batch_rows=8",
     "--config.eval.max_new_tokens=2",
+    "--config.log.tensorboard=False",
 )
+TINY = (*SHORT, "--config.model.tower=tiny-clip", "--config.model.scales=(56,)", "--config.model.decoder=smoke")
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,13 @@ def prepared_data(raw_data, tmp_path_factory) -> Path:
 def tiny_run(prepared_data, tmp_path_factory) -> TinyRun:
     """configs/smoke.py, stage 1, for two steps. Tests leave the folder as it is."""
     folder = tmp_path_factory.mktemp("runs") / "stage1"
-    arguments = ("train", config(f"smoke.py:stage=1,data={prepared_data}"), *TINY, f"--workdir={folder}")
+    arguments = (
+        "train",
+        config(f"smoke.py:stage=1,data={prepared_data}"),
+        *TINY,
+        "--config.log.tensorboard=True",
+        f"--workdir={folder}",
+    )
     called = biomedgpt(*arguments)
     assert called.code == 0, called
     return TinyRun(folder, arguments, called)

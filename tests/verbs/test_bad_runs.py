@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from biomedgpt_jax.models.decoders import PRESETS
 from tests.command import assert_refused, biomedgpt, config, contents, prepare_own, write_raw
 
 
@@ -20,7 +21,11 @@ def without_logs(folder):
 
 
 OTHER_SETTINGS = {
-    "another decoder": (["--config.model.decoder=tiny"], 2, "model/decoder/depth: expected 3, found 2"),
+    "another decoder": (
+        ["--config.model.decoder=tiny"],
+        2,
+        f"decoder/depth: expected {PRESETS['smoke'].depth}, found 2",
+    ),
     "another tower": (
         ["--config.model.tower=tiny-dinov2"],
         2,

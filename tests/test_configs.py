@@ -1,0 +1,113 @@
+"""Every configuration: parsed, built at full size from shapes alone, and trained for two steps at tiny size."""
+
+import json
+import math
+
+import pytest
+
+from biomedgpt_jax.models.decoders import PRESETS
+from biomedgpt_jax.verbs import command_line, ledger
+from tests.command import ROOT, SHORT, TINY, biomedgpt, config
+
+# Published: H-optimus-0 at three scales and Llama 3.1 8B; rank 128 on all linear layers of its blocks.
+CONNECTOR, DECODER, ADAPTERS = 35_659_776, 8_030_261_248, 335_544_320
+TOWER = 1_134_774_272
+TRAINED = {
+    "llama3_med.py:stage=1": CONNECTOR,
+    "llama3_med.py:stage=2,tune=full": CONNECTOR + DECODER,
+    "llama3_med.py:stage=2,tune=lora": CONNECTOR + ADAPTERS,
+    "llama3_med.py:stage=2,tune=qlora": CONNECTOR + ADAPTERS,
+}
+PARTS = {"smoke.py:stage=1": {"tower", "connector", "decoder"}, "smoke.py:stage=2": {"connector", "decoder"}}
+OTHERS = ("eval.py", "data/builtin.py", "data/dataset.py:name=slake", "data/own.py:layout=tsv", "data/vqa_rad.py")
+RATES = {
+    "llama3_med.py:stage=1": 1e-3,
+    "llama3_med.py:stage=2,tune=full": 2e-5,
+    "llama3_med.py:stage=2,tune=lora": 2e-4,
+}
+
+
+def parsed(name):
+    return command_line.parse(ledger, [config(name)]).config
+
+
+def test_every_file_is_tested_here():
+    files = {str(file.relative_to(ROOT / "configs")) for file in (ROOT / "configs").rglob("*.py")}
+    assert files == {name.split(":")[0] for name in (*TRAINED, *PARTS, *OTHERS)}
+
+
+@pytest.mark.parametrize("name", (*TRAINED, *PARTS, *OTHERS))
+def test_it_parses_and_can_be_written_down(name, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["biomedgpt"])
+    monkeypatch.syspath_prepend(str(ROOT / "configs"))
+    found = parsed(name)
+    assert json.loads(found.to_json()).keys() == set(found.keys())
+    if name in RATES:
+        assert found.optim.learning_rate == RATES[name]
+        assert found.optim.warmup_ratio == 0.03 and found.optim.weight_decay == 0
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_published_sizes_build_from_shapes(name):
+    called = biomedgpt("ledger", config(name))
+    assert called.code == 0, called
+    assert f"{TRAINED[name]:,} trainable" in called.out
+    if "qlora" not in name:
+        frozen = TOWER + DECODER + CONNECTOR + (ADAPTERS if "lora" in name else 0)
+        assert f"{frozen:,} parameters" in called.out
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_small_sizes_build_from_shapes(name):
+    called = biomedgpt("ledger", config(name))
+    assert called.code == 0, called
+    rows = [line.split("│") for line in called.out.splitlines() if line.startswith("│")]
+    assert {row[1].strip().split("/")[0] for row in rows if row[3].strip() == "yes"} == PARTS[name]
+    assert PRESETS["smoke"].vocab_size >= parsed_vocabulary(name)
+
+
+def parsed_vocabulary(name):
+    return parsed(name).tokenizer.train_vocab_size
+
+
+@pytest.fixture(scope="module")
+def align(prepared_data, tmp_path_factory):
+    """Stage 1 of configs/llama3_med.py with an H-optimus at two scales, all at tiny size."""
+    folder = tmp_path_factory.mktemp("align") / "run"
+    return folder, two_steps(folder, "stage=1", prepared_data, "--config.init.random=('tower','connector','decoder')")
+
+
+def two_steps(folder, arguments, data, *options):
+    sizes = "tower=tiny-h-optimus,scales=56+112,decoder=smoke"
+    name = config(f"llama3_med.py:{arguments},{sizes},data={data}")
+    return biomedgpt("train", name, *SHORT, "--config.lora.rank=2", f"--workdir={folder}", *options)
+
+
+def assert_trained(called, folder, parts):
+    assert called.code == 0, called
+    assert f"Done: 2 steps in {folder}." in called.out
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    assert losses.keys() == {1, 2} and all(math.isfinite(loss) for loss in losses.values())
+    trained = {row["module"] for row in json.loads((folder / "ledger.json").read_text())["rows"] if row["trainable"]}
+    assert {module.split("/")[0] for module in trained} == parts
+
+
+def test_align_trains(align):
+    folder, called = align
+    assert_trained(called, folder, {"connector"})
+    assert "loss" in called.out
+
+
+@pytest.mark.parametrize("tune", ["full", "lora", "qlora"])
+def test_instruct_trains_from_align(tune, align, prepared_data, tmp_path):
+    folder = tmp_path / "run"
+    called = two_steps(folder, f"stage=2,tune={tune}", prepared_data, f"--config.init.run={align[0]}")
+    assert_trained(called, folder, {"connector", "decoder"})
+    assert f"connector: {align[0]} step 2 (4 arrays)" in called.out
+
+
+def test_smoke_stage_2_trains_from_stage_1(tiny_run, prepared_data, tmp_path):
+    arguments = ("train", config(f"smoke.py:stage=2,data={prepared_data}"), *TINY, f"--workdir={tmp_path / 'run'}")
+    called = biomedgpt(*arguments, f"--config.init.run={tiny_run.folder}", "--config.eval.paths=()")
+    assert_trained(called, tmp_path / "run", {"connector", "decoder"})
