@@ -13,14 +13,14 @@ from biomedgpt_jax.verbs.config_args import choose, parse_args
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_args(arg, stage=1, data="")
+    args = parse_args(arg, stage=1, data="", vocabulary=1000)
     choose("stage", str(args["stage"]), ("1", "2"))
     config = base("smoke-clip", "smoke", (64,), "mlp2x_gelu", args["data"])
     config.model.feature_layer = -1  # all blocks of so small a tower
     config.model.compute_dtype = config.model.frozen_dtype = "float32"
     config.model.remat = "none"
     config.init.random = ("tower", "connector", "decoder")
-    config.tokenizer.train_vocab_size = 1000
+    config.tokenizer.train_vocab_size = args["vocabulary"]
     config.optim.b2 = 0.98
     config.optim.warmup_ratio = 0.05
     config.data.row_tokens = 256
