@@ -33,9 +33,8 @@ def require_config(values: flags.FlagValues, example: str, keys: Iterable[str]) 
     config = require(values, "config", example)
     missing = [key for key in keys if key not in config]
     if missing:
-        file = values["config"].config_filename
         raise UsageError(
-            f"--config={file} is not a configuration for this verb: it has no {', '.join(missing)}; "
+            f"--config={_file(values)} is not a configuration for this verb: it has no {', '.join(missing)}; "
             f"found {', '.join(sorted(config))}. For example: {example}"
         )
     return config
@@ -82,6 +81,11 @@ def help_text(module: ModuleType) -> str:
 def suggest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _file(values: flags.FlagValues) -> str:
+    flag: Any = values["config"]  # of a private class of config_flags
+    return flag.config_filename
 
 
 def _config_files(rest: list[str]) -> list[str]:
