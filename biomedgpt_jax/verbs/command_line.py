@@ -58,7 +58,7 @@ def parse(module: ModuleType, rest: list[str]) -> flags.FlagValues:
         if "config" in values and values["config"].present:
             values.config.lock()
     except flags.UnrecognizedFlagError as error:
-        hint = _first_line(error) if "Did you mean" in str(error) else str(error) + suggest(error.flagname, values)
+        hint = _first_line(error) if "Did you mean" in str(error) else f"{error}.{suggest(error.flagname, values)}"
         raise UsageError(hint) from error
     except Exception as error:  # a configuration file may fail in any way
         raise UsageError(_config_message(error, rest)) from error

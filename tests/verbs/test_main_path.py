@@ -81,9 +81,17 @@ def test_report_of_the_run(tiny_run, exported, tmp_path):
     assert "Is it red?" in page.read_text() and "data:image" in page.read_text()
 
 
-def test_report_that_misses_its_margin_fails(tiny_run, tmp_path):
-    called = biomedgpt("report", f"--runs={tiny_run.folder}", f"--out={tmp_path / 'p.html'}", "--require_margin=20")
-    assert_refused(called, 1, "no question about organ or modality, so no margin can be required")
+@pytest.mark.parametrize(
+    ("required", "code", "text"),
+    [
+        ("vqa:101", 1, "not reached: "),
+        ("organ:20", 1, "no question of task 'organ' was scored; there are vqa."),
+        ("organ", 2, "--require=organ: expected TASK:POINTS, like organ:20."),
+    ],
+)
+def test_report_that_misses_what_is_required_fails(required, code, text, tiny_run, tmp_path):
+    called = biomedgpt("report", f"--runs={tiny_run.folder}", f"--out={tmp_path / 'p.html'}", f"--require={required}")
+    assert_refused(called, code, text)
 
 
 def test_eval_and_compare(tiny_run, prepared_data, tmp_path):
