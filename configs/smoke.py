@@ -34,5 +34,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.tune = ConfigDict({"tower": args["stage"] == 1, "connector": True, "decoder": "full"})
     config.optim.learning_rate = 2e-3 if args["stage"] == 1 else 5e-4
     config.optim.weight_decay = 0.05
-    config.train.epochs = 8 if args["stage"] == 1 else 2
+    config.train.epochs = 5 if args["stage"] == 1 else 2
     return config
