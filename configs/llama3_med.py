@@ -14,6 +14,7 @@ folder made by `biomedgpt import`, or a preset, whose weights are then random an
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.config_args import choose, parse_args
 
 # script value of the peak learning rate: (decoder, connector)
@@ -49,7 +50,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return config
 
 
-def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data: str) -> ConfigDict:
+def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data: str) -> Config:
     """What both stages and the small runs share; every key that the trainer reads is here."""
     return ConfigDict(
         {

@@ -69,8 +69,8 @@ def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     if data is None and type(None) in kinds:
         return None
     named = data.get("type") if isinstance(data, dict) else None
-    for kind in kinds:
-        if kind is not type(None) and (not is_dataclass(kind) or kind.__name__ == named):
-            return _read(kind, data, where)
     names = [getattr(kind, "__name__", str(kind)) for kind in kinds]
+    for kind, name in zip(kinds, names, strict=True):
+        if kind is not type(None) and (not is_dataclass(kind) or name == named):
+            return _read(kind, data, where)
     raise RunError(f"{where}: expected one of {names}, found {data!r:.300}.")

@@ -50,8 +50,8 @@ class MeshShape:
     context: int
 
 
-def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Lays the devices out on the four mesh axes.
+def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
+    """Lays the devices (`jax.Device`, a class without type stubs) out on the four mesh axes.
 
     Raises:
         UsageError: the shape does not use all devices exactly, or two axes are -1.

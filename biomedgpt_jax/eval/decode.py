@@ -4,7 +4,7 @@ Axis letters: b rows, s prompt tokens, t new tokens, v vocabulary. Each row of a
 right-padded. All shapes are static: a model compiles once per prompt length and token limit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ import numpy as np
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.types import Batch, ModelFns, Params
+
+Prompts = Mapping[str, Any]  # a Batch, or the same names with numpy arrays
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Decoded(NamedTuple):
 def greedy(
     model: ModelFns,
     params: Params,
-    batch: Batch,
+    batch: Prompts,
     *,
     max_new_tokens: int,
     stop_ids: tuple[int, ...],
@@ -79,7 +81,7 @@ def greedy(
 
 
 def sample(
-    model: ModelFns, params: Params, batch: Batch, limits: Limits, sampling: Sampling, key: jax.Array
+    model: ModelFns, params: Params, batch: Prompts, limits: Limits, sampling: Sampling, key: jax.Array
 ) -> Decoded:
     """As `greedy`, drawing each token as `sampling` says. The same key gives the same answers."""
     _check_room(batch, limits)
@@ -89,7 +91,7 @@ def sample(
 
 
 def stream(
-    model: ModelFns, params: Params, batch: Batch, limits: Limits, sampling: Sampling, key: jax.Array
+    model: ModelFns, params: Params, batch: Prompts, limits: Limits, sampling: Sampling, key: jax.Array
 ) -> Iterator[np.ndarray]:
     """Yield the next token of each row as it is made, int32 [b], -1 for rows that have ended.
 
@@ -181,7 +183,7 @@ def _next(
     return token, ~jnp.isnan(logits).any(-1), cache
 
 
-def _check_room(batch: Batch, limits: Limits) -> None:
+def _check_room(batch: Prompts, limits: Limits) -> None:
     needed = batch["tokens"].shape[1] + limits.max_new_tokens
     if limits.max_new_tokens < 1 or limits.cache_length < needed:
         raise RunError(

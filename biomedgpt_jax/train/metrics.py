@@ -77,9 +77,7 @@ def tensorboard_writer(folder: epath.PathLike, *, restored_step: int | None) -> 
 
 
 @contextmanager
-def wandb_writer(
-    project: str, run_id: str, *, config: Mapping[str, Any], restored_step: int | None
-) -> Iterator[Writer]:
+def wandb_writer(project: str, run_id: str, *, config: Mapping[str, Any]) -> Iterator[Writer]:
     """Weights & Biases; the same `run_id` continues the same curve.
 
     Raises:

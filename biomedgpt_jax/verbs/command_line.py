@@ -9,9 +9,11 @@ from types import ModuleType
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from biomedgpt_jax.core.errors import UsageError
+
+Config = Any  # a ConfigDict; ml_collections types each value as any of all types that it can hold
 
 
 def define_config(values: flags.FlagValues, default: str | None) -> None:
@@ -28,7 +30,7 @@ def require(values: flags.FlagValues, name: str, example: str) -> Any:
     return values[name].value
 
 
-def require_config(values: flags.FlagValues, example: str, keys: Iterable[str]) -> ConfigDict:
+def require_config(values: flags.FlagValues, example: str, keys: Iterable[str]) -> Config:
     """The configuration, which must have these keys: a file of another verb has others."""
     config = require(values, "config", example)
     missing = [key for key in keys if key not in config]

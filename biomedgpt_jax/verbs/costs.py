@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import jax
-from ml_collections import ConfigDict
 
 from biomedgpt_jax.models.flops import train_flops
 from biomedgpt_jax.train.recorder import Costs
+from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.model_spec import ModelSpec
 
 # bfloat16 FLOP/s of one JAX device, from the makers' data sheets (dense); a v7x chip is two devices.
@@ -23,7 +23,7 @@ PEAKS = {
 }
 
 
-def training_costs(config: ConfigDict, spec: ModelSpec, is_trainable: Callable[[str], bool]) -> Costs:
+def training_costs(config: Config, spec: ModelSpec, is_trainable: Callable[[str], bool]) -> Costs:
     """Attention counts in full, not causally halved. Devices without a stated peak, such as CPUs, show no MFU."""
     flops = train_flops(spec.model, is_trainable, row_tokens=config.data.row_tokens, lora=spec.lora)
     return Costs(flops.per_token, flops.per_image, PEAKS.get(jax.devices()[0].device_kind))

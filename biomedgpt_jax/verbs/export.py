@@ -23,7 +23,7 @@ from biomedgpt_jax.convert.export import Exported, export_model
 from biomedgpt_jax.convert.parity import Parity, Prompt, Reimport, reimport, verify, write_certificate
 from biomedgpt_jax.convert.processing import ExportText
 from biomedgpt_jax.core.lora import merge_lora
-from biomedgpt_jax.core.types import ModelFns, Params
+from biomedgpt_jax.core.types import Batch, ModelFns, Params
 from biomedgpt_jax.data.manifest import read_manifest
 from biomedgpt_jax.data.source import PreparedSplit, Sample, Turn
 from biomedgpt_jax.data.tasks import encode_prompt, expand
@@ -143,7 +143,7 @@ def _verify(
         return None
 
     @jax.jit
-    def all_logits(batch: dict[str, Any]) -> jax.Array:
+    def all_logits(batch: Batch) -> jax.Array:
         return plain.model.unembed(plain.params, plain.model.forward(plain.params, batch))[0]
 
     def answer(prompt: Prompt, count: int) -> list[int]:

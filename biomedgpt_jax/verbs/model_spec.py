@@ -1,6 +1,7 @@
 """What a model folder says of itself (model.json): enough to build the model, ask it, and export it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+import numpy as np
 
 from biomedgpt_jax.checkpoint.weights import weights_table
 from biomedgpt_jax.core.config_json import from_json, to_json
@@ -17,7 +18,6 @@ from biomedgpt_jax.core.lora import BaseWeights, Lora
 from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.types import ModelFns
 from biomedgpt_jax.data.images import Geometry, load_square
-from biomedgpt_jax.data.pipeline import ImageTransform
 from biomedgpt_jax.data.prompts import TEMPLATES, Template
 from biomedgpt_jax.models.connector import connector_from_name
 from biomedgpt_jax.models.decoders import PRESETS
@@ -27,7 +27,7 @@ from biomedgpt_jax.models.s2 import MapSize, S2Config
 from biomedgpt_jax.models.towers import FINAL_PATCHES, PENULTIMATE_PATCHES, PUBLISHED_FEATURES, TOWERS
 from biomedgpt_jax.models.vision import VisionConfig, feature_widths
 from biomedgpt_jax.models.vit import Features, Positions, VitConfig
-from biomedgpt_jax.verbs.command_line import suggest
+from biomedgpt_jax.verbs.command_line import Config, suggest
 
 FILE = "model.json"
 LORA_BASES = {"bfloat16": BaseWeights.FLOAT, "int8": BaseWeights.INT8, "nf4": BaseWeights.NF4}
@@ -46,7 +46,7 @@ class ModelSpec:
     geometry: str
 
 
-def spec_from_config(config: ConfigDict) -> ModelSpec:
+def spec_from_config(config: Config) -> ModelSpec:
     """Builds the specification of a run.
 
     Raises:
@@ -97,8 +97,11 @@ def template(spec: ModelSpec) -> Template:
     return TEMPLATES[spec.template]
 
 
-def image_transform(spec: ModelSpec) -> ImageTransform:
-    """Encoded bytes to the uint8 square that the tower takes; the padding is the tower's mean colour."""
+def image_transform(spec: ModelSpec) -> Callable[..., np.ndarray]:
+    """Encoded bytes to the uint8 square that the tower takes; the padding is the tower's mean colour.
+
+    The function also takes `name=`, what errors are to call the image.
+    """
     red, green, blue = (int(255 * value) for value in spec.model.vision.tower.mean)
     size, geometry = spec.model.image_size, Geometry(spec.geometry)
     return partial(load_square, size=size, geometry=geometry, background=(red, green, blue))
@@ -127,7 +130,7 @@ def _preset_or_folder(name: str, presets: dict[str, Preset], kind: type[Preset],
     return from_json(kind, meta.get("config"), f"{name}: the configuration of a {part}")
 
 
-def _features(named: ConfigDict, tower: VitConfig) -> Features:
+def _features(named: Config, tower: VitConfig) -> Features:
     """What the configuration says, and where it is silent what was published for the tower."""
     published = PUBLISHED_FEATURES.get(named.tower)
     if published is None:
@@ -141,6 +144,6 @@ def _features(named: ConfigDict, tower: VitConfig) -> Features:
     )
 
 
-def _lora(lora: ConfigDict) -> Lora:
+def _lora(lora: Config) -> Lora:
     base = lookup("lora.base", lora.base, LORA_BASES)
     return Lora(rank=lora.rank, alpha=lora.alpha, targets=ALL_LINEARS, base=base, tile=lora.tile)

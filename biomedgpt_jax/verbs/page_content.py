@@ -18,6 +18,10 @@ SHOWN_PER_IMAGE = 3
 TASK_NAMES = {"organ": "body part shown", "vqa": "the data set's own", "modality": "modality"}
 
 
+def task_name(task: str) -> str:
+    return TASK_NAMES.get(task, task)
+
+
 def describe(spec: ModelSpec, model: ModelFns) -> str:
     vision, decoder = spec.model.vision, spec.model.decoder
     tower = vision.tower
@@ -49,7 +53,7 @@ def score_rows(after: Evaluation, before: Evaluation | None) -> tuple[ScoreRow, 
         first = earlier.get(_key(group))
         rows.append(
             ScoreRow(
-                questions=f"{TASK_NAMES.get(group['task'], group['task'])}, {group['answer_type']}",
+                questions=f"{task_name(group['task'])}, {group['answer_type']}",
                 n=group["n"],
                 before=None if first is None else first["scores"][first["headline"]]["mean"],
                 after=score["mean"],
@@ -108,7 +112,7 @@ def _shown(split: PreparedSplit, sample: Any, after: Evaluation, before: Evaluat
     return Shown(
         id=sample.id,
         images=tuple(split.image(number) for number in sample.images),
-        task=TASK_NAMES.get(row["task"], row["task"]),
+        task=task_name(row["task"]),
         question=row["question"],
         truth=row["truth"],
         prediction=row["prediction"],

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict
 from rich.table import Table
 
 from biomedgpt_jax.core.errors import UsageError
@@ -19,6 +18,7 @@ from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.spec import DatasetSpec
 from biomedgpt_jax.data.tables import Columns
 from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.progress import progress
@@ -50,7 +50,7 @@ def run(values: flags.FlagValues) -> None:
     _print(manifest, out)
 
 
-def _spec(config: ConfigDict) -> DatasetSpec:
+def _spec(config: Config) -> DatasetSpec:
     """A built-in data set, or the user's own files where the configuration has `own`.
 
     Raises:

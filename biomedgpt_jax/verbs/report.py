@@ -24,7 +24,6 @@ from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.model_spec import build_model, read_spec
 from biomedgpt_jax.verbs.page_content import (
-    TASK_NAMES,
     data_facts,
     describe,
     loss_chart,
@@ -32,6 +31,7 @@ from biomedgpt_jax.verbs.page_content import (
     metrics_rows,
     score_rows,
     shown_samples,
+    task_name,
 )
 
 EXAMPLE = "biomedgpt report --runs=runs/stage1,runs/stage2 --out=runs/report.html"
@@ -120,7 +120,7 @@ def _margin_checks(after: Evaluation, required: tuple[str, float] | None) -> tup
         raise RunError(f"{after.folder}: no question of task {task!r} was scored; there are {', '.join(tasks)}.")
     return tuple(
         Check(
-            name=f"{TASK_NAMES.get(task, task)}, {group['answer_type']}: points over the majority answer",
+            name=f"{task_name(task)}, {group['answer_type']}: points over the majority answer",
             found=f"{100 * group['baseline']['margin']['mean']:+.1f}",
             needed=f"{points:+.0f}",
             ok=100 * group["baseline"]["margin"]["mean"] >= points,

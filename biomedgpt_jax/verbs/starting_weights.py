@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from biomedgpt_jax.checkpoint.start import Source, from_run, from_weights, starting_params
 from biomedgpt_jax.core.errors import UsageError
@@ -14,12 +13,13 @@ from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
 from biomedgpt_jax.core.sharding import shardings
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.models.llama3_med import add_lora, make_llama3_med
+from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, ModelSpec, lookup, read_spec
 
 PARTS = ("tower", "connector", "decoder")
 
 
-def start_params(config: ConfigDict, spec: ModelSpec, mesh: Mesh, say: Callable[[str], None]) -> Params:
+def start_params(config: Config, spec: ModelSpec, mesh: Mesh, say: Callable[[str], None]) -> Params:
     """All parameters of a new run: an earlier run's, then imported weights, then random ones where allowed.
 
     Raises:
@@ -43,13 +43,14 @@ def start_params(config: ConfigDict, spec: ModelSpec, mesh: Mesh, say: Callable[
     )
     for line in _summary(origin):
         say(line)
-    if spec.lora is None:
+    lora = spec.lora
+    if lora is None:
         return params
-    say(f"adapters of rank {spec.lora.rank}: fresh, begin as zero")
-    return jax.jit(lambda params: add_lora(spec.model, spec.lora, params, adapter_key))(params)
+    say(f"adapters of rank {lora.rank}: fresh, begin as zero")
+    return jax.jit(lambda params: add_lora(spec.model, lora, params, adapter_key))(params)
 
 
-def check_origins(config: ConfigDict, spec: ModelSpec) -> None:
+def check_origins(config: Config, spec: ModelSpec) -> None:
     """Raises UsageError for a part of a new run that has no weights and may not start at random."""
     random = tuple(config.init.random)
     for part in random:
@@ -80,7 +81,7 @@ def placed(model: ModelFns, mesh: Mesh) -> Params:
     )
 
 
-def _sources(config: ConfigDict, spec: ModelSpec, plain: ModelFns, mesh: Mesh) -> list[Source]:
+def _sources(config: Config, spec: ModelSpec, plain: ModelFns, mesh: Mesh) -> list[Source]:
     sources = []
     if config.init.run:
         sources.append(_earlier_run(Path(config.init.run), mesh))
@@ -98,10 +99,11 @@ def _sources(config: ConfigDict, spec: ModelSpec, plain: ModelFns, mesh: Mesh) -
 def _earlier_run(folder: Path, mesh: Mesh) -> Source:
     """A run's parameters; adapters are merged, so that the next stage begins with plain weights."""
     source, spec = from_run(folder), read_spec(folder)
-    if spec.lora is None:
+    lora = spec.lora
+    if lora is None:
         return source
-    adapted = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=REMAT["none"], lora=spec.lora)
-    merged = merge_lora(source.load(placed(adapted, mesh)), spec.lora)
+    adapted = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=REMAT["none"], lora=lora)
+    merged = merge_lora(source.load(placed(adapted, mesh)), lora)
     leaves = leaf_paths(merged)
 
     def load(expected: Params) -> Params:

@@ -16,7 +16,6 @@ import jax
 from absl import flags
 from etils import epath
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from biomedgpt_jax.core.errors import UsageError
@@ -34,6 +33,7 @@ from biomedgpt_jax.train.run import Run, run_training
 from biomedgpt_jax.train.state import abstract_state
 from biomedgpt_jax.train.step import StepSettings
 from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.costs import training_costs
 from biomedgpt_jax.verbs.model_spec import (
@@ -79,7 +79,7 @@ def run(values: flags.FlagValues) -> None:
     train(config, workdir, make_console())
 
 
-def train(config: ConfigDict, workdir: Path, console: Console) -> None:
+def train(config: Config, workdir: Path, console: Console) -> None:
     """Runs the whole of a training, or what is left of it."""
     say = partial(console.print, markup=False, highlight=False)
     if workdir.is_file():
@@ -131,7 +131,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
         say(f"Stopped at step {outcome.step} of {data.num_steps}; the same command goes on.")
 
 
-def build_parts(config: ConfigDict, spec: ModelSpec, total_steps: int) -> Parts:
+def build_parts(config: Config, spec: ModelSpec, total_steps: int) -> Parts:
     """Model, mesh, optimizer and the state as shapes; nothing is allocated.
 
     Raises:
@@ -154,13 +154,13 @@ def build_parts(config: ConfigDict, spec: ModelSpec, total_steps: int) -> Parts:
     return Parts(spec, model, mesh, optimizer, abstract, is_trainable)
 
 
-def _optim_config(config: ConfigDict, total_steps: int) -> OptimConfig:
+def _optim_config(config: Config, total_steps: int) -> OptimConfig:
     settings = dict(config.optim)
     settings["group_rates"] = dict(settings["group_rates"])
     return OptimConfig(total_steps=total_steps, **settings)
 
 
-def _step_settings(config: ConfigDict, spec: ModelSpec) -> StepSettings:
+def _step_settings(config: Config, spec: ModelSpec) -> StepSettings:
     return StepSettings(
         micro_batches=config.train.accumulate,
         loss_chunk=config.train.loss_chunk,
@@ -172,7 +172,7 @@ def _step_settings(config: ConfigDict, spec: ModelSpec) -> StepSettings:
 
 def _open_run(
     workdir: Path,
-    config: ConfigDict,
+    config: Config,
     spec: ModelSpec,
     ledger: Ledger,
     steps: int,
@@ -196,7 +196,7 @@ def _open_run(
     return writers
 
 
-def _evaluate(config: ConfigDict, parts: Parts, tokenizer: Tokenizer, workdir: Path) -> Evaluate:
+def _evaluate(config: Config, parts: Parts, tokenizer: Tokenizer, workdir: Path) -> Evaluate:
     asked = scorers(
         parts.spec,
         tokenizer,

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from biomedgpt_jax.core.config_json import to_json
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.partition import leaf_paths
+from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.model_spec import ModelSpec, read_spec
 
 
@@ -29,7 +29,7 @@ def check_same_model(workdir: Path, spec: ModelSpec) -> None:
         )
 
 
-def check_rows(config: ConfigDict, mesh: Mesh) -> None:
+def check_rows(config: Config, mesh: Mesh) -> None:
     """Raises UsageError for counts that cannot be, and rows that do not divide over devices or micro-batches."""
     train, data = config.train, config.data
     for key, found in (

@@ -4,8 +4,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.data.batches import RowShape
 from biomedgpt_jax.data.encoded import encode_split
@@ -14,6 +12,7 @@ from biomedgpt_jax.data.pipeline import Reading, TrainData, build_train_data
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tasks import Overflow
 from biomedgpt_jax.data.tokenizers import Tokenizer, load_tokenizer, save_tokenizer, train_sentencepiece
+from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.model_spec import ModelSpec, lookup, template
 from biomedgpt_jax.verbs.progress import Advance
 from biomedgpt_jax.verbs.training_checks import begun
@@ -23,14 +22,14 @@ READ_AHEAD = 4  # batches ready before they are asked for
 IMAGE_CACHE_BYTES = 1 << 30
 
 
-def splits(config: ConfigDict) -> list[PreparedSplit]:
+def splits(config: Config) -> list[PreparedSplit]:
     """Raises UsageError where no data is named."""
     if not config.data.paths:
         raise UsageError("config.data.paths is empty; name prepared data, for example ...:data=data/vqa_rad")
     return [PreparedSplit(path, config.data.split) for path in config.data.paths]
 
 
-def run_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
+def run_tokenizer(config: Config, workdir: Path) -> Tokenizer:
     """The tokenizer of the run, kept in its workdir: on resume it is the one that it began with.
 
     Raises:
@@ -47,9 +46,7 @@ def run_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
     return load_tokenizer(kept)
 
 
-def training_data(
-    config: ConfigDict, spec: ModelSpec, tokenizer: Tokenizer, workdir: Path, advance: Advance
-) -> TrainData:
+def training_data(config: Config, spec: ModelSpec, tokenizer: Tokenizer, workdir: Path, advance: Advance) -> TrainData:
     """Encodes and plans all batches of the run.
 
     Raises:
@@ -92,7 +89,7 @@ def row_shape(spec: ModelSpec, tokenizer: Tokenizer, row_tokens: int, image_slot
     return RowShape(row_tokens, image_slots, spec.model.tokens_per_image, (size, size), tokenizer.image_token_id)
 
 
-def reading(config: ConfigDict) -> Reading:
+def reading(config: Config) -> Reading:
     return Reading(
         workers=config.data.workers,
         threads=max(1, config.data.threads),
@@ -101,7 +98,7 @@ def reading(config: ConfigDict) -> Reading:
     )
 
 
-def _first_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
+def _first_tokenizer(config: Config, workdir: Path) -> Tokenizer:
     if config.init.run:
         return load_tokenizer(Path(config.init.run) / TOKENIZER)
     if config.tokenizer.path:
@@ -117,7 +114,7 @@ def _first_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
     )
 
 
-def _texts(config: ConfigDict) -> Iterator[str]:
+def _texts(config: Config) -> Iterator[str]:
     for split in splits(config):
         for number in range(len(split)):
             for turn in split[number].turns:
