@@ -3,5 +3,5 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" dev
 ruff format --check .
 ruff check .
-pyright
+pyright --pythonpath "$(command -v python)"
 exec pytest "$@"

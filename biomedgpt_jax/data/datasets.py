@@ -2,6 +2,8 @@
 layouts.py.
 """
 
+from dataclasses import replace
+
 from biomedgpt_jax.data import builtin, public_sets, vqa_rad
 from biomedgpt_jax.data.spec import DatasetSpec
 
@@ -19,6 +21,14 @@ VQA_RAD = DatasetSpec(
     published={"train": 1767, "validation": 272, "test": 523},
     read=vqa_rad.read_disjoint,
     download=public_sets.fetch_vqa_rad,
+)
+
+VQA_RAD_BODY_PARTS = replace(
+    VQA_RAD,
+    name="vqa_rad_body_parts",
+    title="The body-part questions of VQA-RAD alone, in the same splits",
+    published={"train": 213, "validation": 34, "test": 67},
+    read=vqa_rad.read_body_parts,
 )
 
 VQA_RAD_OFFICIAL = DatasetSpec(
@@ -114,5 +124,5 @@ BUILTIN = DatasetSpec(
     download=builtin.fetch,
 )
 
-ALL = (VQA_RAD, VQA_RAD_OFFICIAL, SLAKE, PATH_VQA, PUBMEDVISION, *LLAVA_MED, BUILTIN)
+ALL = (VQA_RAD, VQA_RAD_BODY_PARTS, VQA_RAD_OFFICIAL, SLAKE, PATH_VQA, PUBMEDVISION, *LLAVA_MED, BUILTIN)
 DATASETS = {spec.name: spec for spec in ALL}
