@@ -103,6 +103,8 @@ def test_core_install_needs_no_torch():
             continue
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                names = (
+                    [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                )
                 heads = {name.split(".")[0] for name in names}
                 assert not heads & {"torch", "transformers"}, f"{relative(path)}: {ast.unparse(node)}"
