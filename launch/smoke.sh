@@ -42,5 +42,12 @@ else
     rm -rf "$out/huggingface" # left by an export that did not come to its proof
     biomedgpt export --model="$out/stage2" --out="$out/huggingface"
   fi
+  rm -rf "$out/imported" "$out/eval"
+  biomedgpt import --from="$out/huggingface" --out="$out/imported"
+  biomedgpt eval --config="configs/eval.py:data=$data" --model="$out/stage2" --out="$out/eval"
+  picture="$(find "${BIOMEDGPT_DATA:-$out}" -name 'synpic*.jpg' 2>/dev/null | sort | head -n 1)"
+  if [ -n "$picture" ]; then # the built-in set has no picture files
+    biomedgpt generate --model="$out/stage2" --image="$picture" --question="Which part of the body is shown?"
+  fi
 fi
 biomedgpt report --runs="$out/stage1,$out/stage2" --export="$out/huggingface" --out="$out/report.html" --require="$required"
