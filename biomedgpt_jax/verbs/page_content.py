@@ -39,7 +39,7 @@ def data_facts(manifest: Manifest, folder: Path) -> DataFacts:
     )
     return DataFacts(
         name=manifest.title,
-        origin=f"{folder}, prepared from {manifest.source}",
+        origin=f"{manifest.source}, prepared in the folder {folder.name}",
         licence=manifest.licence,
         split=counts,
     )
