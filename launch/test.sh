@@ -4,4 +4,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" dev
 ruff format --check .
 ruff check .
 pyright --pythonpath "$(command -v python)"
-exec pytest "$@"
+exec pytest -n auto --dist loadfile "$@"
