@@ -42,16 +42,13 @@ class Linear(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """A table [v d], read by row and, where tied, as the output head."""
+    """A table [v d], read by row."""
 
     def __init__(self, vocab_size: int, width: int, *, init: Initializer, rngs: nnx.Rngs):
         self.embedding = param(rngs, (vocab_size, width), ("vocab", "embed"), init)
 
     def __call__(self, ids: Int[Array, "..."], dtype: DTypeLike) -> Float[Array, "... d"]:
         return jnp.take(self.embedding[...], ids, axis=0).astype(dtype)
-
-    def attend(self, x: Float[Array, "... d"]) -> Float[Array, "... v"]:
-        return jnp.einsum("...d,vd->...v", x, self.embedding[...].astype(x.dtype))
 
 
 def torch_uniform(fan_in: int) -> Initializer:
