@@ -132,7 +132,10 @@ def test_llava_med_from_the_network(tmp_path, make_jpeg, monkeypatch):
         monkeypatch.setattr(public_sets, "LLAVA_MED", address + base)
         seen = []
         spec = DATASETS["llava_med_instruct_10k"]
-        report = lambda *event: seen.append(event)  # noqa: E731
+
+        def report(*event):
+            seen.append(event)
+
         manifest = prepare_dataset(spec, tmp_path / "out", max_bad_share=0.5, report=report)
     assert (manifest.splits["train"].samples, manifest.splits["train"].skipped) == (1, 1)
     assert manifest.skipped[0].reason == "2_F1.jpg: image file not found"
