@@ -17,7 +17,14 @@ from biomedgpt_jax.convert import decoders, export_llama3med, export_llava
 from biomedgpt_jax.convert.card import USAGE, Card, render_card
 from biomedgpt_jax.convert.decoder_json import decoder_family, decoder_json
 from biomedgpt_jax.convert.mapping import Rule, export_tensors
-from biomedgpt_jax.convert.processing import ExportImages, ExportText, write_json, write_processor, write_text
+from biomedgpt_jax.convert.processing import (
+    ASKING,
+    ExportImages,
+    ExportText,
+    write_json,
+    write_processor,
+    write_text,
+)
 from biomedgpt_jax.convert.shapes import model_shapes, part_shapes
 from biomedgpt_jax.convert.tensors import write_safetensors
 from biomedgpt_jax.core.errors import RunError, UsageError
@@ -87,6 +94,7 @@ def export_model(
         leaves = _leaves(params, model_shapes(config), part)
         _check_text(text, config.decoder)
         write_json(part / "config.json", content)
+        write_json(part / ASKING, {"template": text.template, "geometry": geometry})
         image_token = write_text(part, text, processor_class="LlavaProcessor")
         write_processor(part, images, image_token=image_token, **_placeholders(config, form))
         write_safetensors(part, _tensors(leaves, rules, dtype, part), max_shard_bytes)

@@ -10,6 +10,8 @@ from biomedgpt_jax.core.errors import RunError
 
 Json = dict[str, Any]
 TOKENIZER_SETTINGS, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+# What our verbs need to ask an exported model: {"template": name in data.prompts, "geometry": name in data.images}.
+ASKING = "biomedgpt.json"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class ExportText:
     pad_id: int
     image_id: int  # stands at image positions
     context: int  # tokens that the decoder was made for
+    template: str  # name of how questions were put in training
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def _export(loaded: LoadedModel, plain: Plain, config: dict[str, Any], out: Path
             pad_id=tokenizer.pad_id,
             image_id=tokenizer.image_token_id,
             context=config["data"]["row_tokens"],
+            template=loaded.spec.template,
         )
         params = jax.device_get(plain.params)
         return export_model(

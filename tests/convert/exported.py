@@ -112,7 +112,7 @@ def tokenizer(folder: Path) -> SentencePieceTokenizer:
 def export_text(folder: Path, of: Tokenizer, template: str = "llama3") -> ExportText:
     target = folder / "tokenizer"
     to_tokenizer_json(of, target, TEMPLATES[template])
-    return ExportText(target, of.bos_id, of.stop_ids, of.pad_id, of.image_token_id, context=512)
+    return ExportText(target, of.bos_id, of.stop_ids, of.pad_id, of.image_token_id, context=512, template=template)
 
 
 CARD = Card(

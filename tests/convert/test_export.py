@@ -136,6 +136,7 @@ def test_our_modeling_file_loads_by_trust_remote_code(tmp_path, text):
     )
     assert not any(report.values())
     assert_same_logits(model, loaded.eval(), text)
+    assert read_json(folder / "biomedgpt.json") == {"template": "llama3", "geometry": "pad"}
     names = read_json(folder / "config.json")
     assert (names["s2_scales"], names["vision_feature_select_strategy"]) == ("28,56,84", "patch")
     state = loaded.state_dict()
