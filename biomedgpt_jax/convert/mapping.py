@@ -73,19 +73,28 @@ def import_tensors(
 
 
 def export_tensors(
-    leaves: Mapping[str, np.ndarray], rules: tuple[Rule, ...], *, where: str
+    leaves: Mapping[str, np.ndarray],
+    rules: tuple[Rule, ...],
+    *,
+    where: str,
+    shapes: Mapping[str, Shape] | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (their key, array) for every leaf; the exact inverse of `import_tensors`.
+
+    Args:
+        leaves: our paths to arrays; may load lazily, and each is asked for once.
+        shapes: of `leaves`, where looking at them would load them.
 
     Raises:
         RunError: a leaf has no rule.
     """
-    shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    shapes = shapes or {path: tuple(leaf.shape) for path, leaf in leaves.items()}
     for rule in _active(rules, shapes, where):
         left, right = _sides(rule)
+        stacked = "{layer}" in rule.theirs
+        whole = [leaves[path] for path in _paths(rule)]
         for layer, key in enumerate(_keys(rule, shapes)):
-            stacked = "{layer}" in rule.theirs
-            parts = [leaves[path][layer] if stacked else leaves[path] for path in _paths(rule)]
+            parts = [leaf[layer] if stacked else leaf for leaf in whole]
             ours = np.stack(parts) if isinstance(rule.ours, tuple) else np.asarray(parts[0])
             sizes = dict(zip(right.split(), ours.shape, strict=True))
             yield key, np.ascontiguousarray(_rearrange(ours, f"{right} -> {left}", sizes))

@@ -117,20 +117,36 @@ def cast_for_compute(params: Params, dtype: DTypeLike) -> Params:
 def merge_lora(params: Params, lora: Lora) -> Params:
     """Parameters of the plain model that computes the same: each kernel plus its adapters' product.
 
-    Kernels keep their dtype; quantised ones come back in float32.
+    Takes the whole tree or some of its leaves, such as one kernel with its adapters. Kernels keep their
+    dtype; quantised ones come back in float32.
     """
-    leaves = leaf_paths(cast_for_compute(params, jnp.float32))
-    kernels = {path.removesuffix("_lora_a") for path in leaves if path.endswith("/kernel_lora_a")}
-    merged = {path: leaf for path, leaf in leaves.items() if not is_adapter(path)}
-    for path in kernels:
-        if path not in merged:
-            quantised = merged.pop(f"{path}/array/qvalue"), merged.pop(f"{path}/array/scale")
-            merged[path] = jax.vmap(lambda q, scale: _dequantise(q, scale, lora))(*quantised)
-        a, b = leaves[f"{path}_lora_a"], leaves[f"{path}_lora_b"]
-        delta = jnp.einsum("lir,lro->lio", a, b) * (lora.alpha / lora.rank)
-        kernel = merged[path]
-        merged[path] = (kernel.astype(jnp.float32) + delta.reshape(kernel.shape)).astype(kernel.dtype)
+    leaves = leaf_paths(params)
+    merged = leaf_paths(without_lora(params, lora))
+    for a in [path for path in leaves if path.endswith("_lora_a")]:
+        path = a.removesuffix("_lora_a")
+        merged[path] = _add_product(merged[path], leaves[a], leaves[f"{path}_lora_b"], lora.alpha / lora.rank)
     return from_leaf_paths(merged)
+
+
+def without_lora(params: Params, lora: Lora) -> Params:
+    """Parameters of the plain model below the adapters; quantised kernels come back in float32."""
+    leaves = leaf_paths(cast_for_compute(params, jnp.float32))
+    plain = {path: leaf for path, leaf in leaves.items() if not is_adapter(path)}
+    for path in [path.removesuffix("/array/qvalue") for path in plain if path.endswith("/array/qvalue")]:
+        quantised = plain.pop(f"{path}/array/qvalue"), plain.pop(f"{path}/array/scale")
+        plain[path] = jax.vmap(lambda q, scale: _dequantise(q, scale, lora))(*quantised)
+    return from_leaf_paths(plain)
+
+
+def _add_product(kernels: jax.Array, a: jax.Array, b: jax.Array, factor: float) -> jax.Array:
+    """Kernels [l *in *out] + factor * a [l i r] b [l r o]; layer by layer, which bounds the memory."""
+
+    def add(layer: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        kernel, a, b = layer
+        product = jnp.einsum("ir,ro->io", a, b, precision=jax.lax.Precision.HIGHEST) * factor
+        return (kernel.astype(jnp.float32) + product.reshape(kernel.shape)).astype(kernel.dtype)
+
+    return jax.lax.map(add, (kernels, a, b))
 
 
 def _is_scale(path: str) -> bool:
