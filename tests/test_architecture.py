@@ -72,7 +72,7 @@ def test_fences(path):
     torch_allowed = where == "convert"
     assert torch_allowed or not (uses(path, "torch") or uses(path, "transformers")), f"{name}: torch is no dependency"
     assert not uses(path, "tensorflow"), f"{name}: no TensorFlow"
-    no_jax = where in ("data", "report") or name in ("eval/metrics.py", "eval/protocols.py")
+    no_jax = where in ("data", "report") or name in ("eval/metrics.py", "eval/protocols.py", "eval/llava_med.py")
     assert not (no_jax and uses(path, "jax")), f"{name}: no jax here"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.eval import metrics
+from biomedgpt_jax.eval import llava_med, metrics
 
 Scores = dict[str, float]
 
@@ -61,8 +61,25 @@ def _closed(prediction: str, truth: str, meta: Mapping[str, Any], exact: float) 
     return float(metrics.chosen(prediction, choices) == right)
 
 
+def as_llava_med(prediction: str, truth: str, meta: Mapping[str, Any]) -> Scores:
+    """`llava-med/v1`: as LLaVA-Med published its scores, with their known faults; `eval/llava_med.py` says them.
+
+    Open: exact_match, f1, precision, recall, bleu, bleu1, bleu2, bleu3; tables show recall. Closed: accuracy, of all
+    closed questions (LLaVA-Med's main table; until December 2023 its code left wrong answers out). Their tenth score,
+    "open accuracy", needs a list of candidates that was never released, and is not part of this protocol.
+
+    Raises ValueError where the answer type is another.
+    """
+    if meta["answer_type"] not in ("open", "closed"):
+        raise ValueError(f"answer_type is {meta['answer_type']!r}, expected 'open' or 'closed'")
+    if meta["answer_type"] == "closed":
+        return {"accuracy": llava_med.closed_accuracy(prediction, truth)}
+    return llava_med.open_scores(prediction, truth)
+
+
 STRICT_V1 = Protocol("strict", "v1", strict, {"open": "accuracy", "closed": "accuracy"})
-PROTOCOLS = {protocol.id: protocol for protocol in (STRICT_V1,)}
+LLAVA_MED_V1 = Protocol("llava-med", "v1", as_llava_med, {"open": "recall", "closed": "accuracy"})
+PROTOCOLS = {protocol.id: protocol for protocol in (STRICT_V1, LLAVA_MED_V1)}
 
 
 def protocol(name: str) -> Protocol:
