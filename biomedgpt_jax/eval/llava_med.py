@@ -24,8 +24,8 @@ _CONTRACTED = (
     "needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've "
     "somebody'll somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll that's "
     "there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't "
-    "what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's "
-    "won't would've wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're you've"
+    "what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're "
+    "why's won't would've wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're you've"
 )
 _CONTRACTIONS = {
     word[:n] + word[n + 1 :]: word for word in _CONTRACTED.split() for n, letter in enumerate(word) if letter == "'"
