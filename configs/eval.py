@@ -12,6 +12,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "data": args["data"],
             "split": args["split"],
             "train_split": "train",  # where the majority baseline comes from
+            "features": "",  # a cache made by `biomedgpt prepare --features`, read in the place of images
             "protocol": args["protocol"],
             "dtype": "float32",
             "batch_rows": 16,

@@ -81,6 +81,7 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
                 "paths": (data,) if data else (),
                 "weights": (1.0,) if data else (),
                 "split": "train",
+                "features": "",  # a cache made by `biomedgpt prepare --features`, read in the place of images
                 "template": "llama3",
                 "geometry": "pad",
                 "row_tokens": 4096,

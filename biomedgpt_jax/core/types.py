@@ -1,12 +1,12 @@
 """The types that cross folders: what a batch, a model and a training state are.
 
 Axis letters: b rows, s tokens of a row, d model width, v vocabulary, i image slots of a row,
-h w pixels, m samples of a row.
+h w pixels, n c features of an image and their channels, m samples of a row.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import jax
 from jaxtyping import Array, Float, Int, UInt8
@@ -16,7 +16,10 @@ AxesTree = dict[str, Any]  # the same nesting, leaves are tuples of logical axis
 
 
 class Batch(TypedDict):
-    """One device batch; each row is a pack of samples (segment ids 1..k, 0 is padding)."""
+    """One device batch; each row is a pack of samples (segment ids 1..k, 0 is padding).
+
+    It holds images, or in their place what the frozen tower makes of them (from a cache). Empty slots are zeros.
+    """
 
     tokens: Int[Array, "b s"]
     targets: Int[Array, "b s"]  # the next token of the same segment
@@ -24,7 +27,8 @@ class Batch(TypedDict):
     segment_ids: Int[Array, "b s"]
     positions: Int[Array, "b s"]  # restart at 0 in each segment
     image_index: Int[Array, "b s"]  # slot * tokens_per_image + k, or -1 for text
-    images: UInt8[Array, "b i h w 3"]  # empty slots are zeros
+    images: NotRequired[UInt8[Array, "b i h w 3"]]
+    features: NotRequired[Float[Array, "b i n c"]]
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,19 @@
 """Encoded samples to arrays of static shape: packed rows for training, one prompt per row for evaluation.
 
-Axis letters: b rows, s tokens of a row, i image slots of a row, h w pixels, m samples of a row.
+Axis letters: b rows, s tokens of a row, i image slots of a row, h w pixels, n c features of an image and
+their channels, m samples of a row.
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import grain
 import numpy as np
 
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.features import FeatureReader, FeatureShape
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tasks import Encoded, expand, expanded_length
 
@@ -22,17 +24,20 @@ NO_SAMPLE = -1
 
 @dataclass(frozen=True)
 class RowShape:
-    """The static sizes of a row; `image_size` is (height, width) in pixels."""
+    """The static sizes of a row; `image_size` is (height, width) in pixels. With `features` its slots hold those."""
 
     seq_len: int
     image_slots: int
     tokens_per_image: int
     image_size: tuple[int, int]
     image_token_id: int
+    features: FeatureShape | None = field(default=None, repr=False)  # the plan of a run is the same with either
 
 
 class ImageReader:
     """Decoded images of prepared splits, the last used ones kept up to `cache_bytes`. Safe for threads."""
+
+    feature_shape = None  # it reads images
 
     def __init__(self, transform: ImageTransform, size: tuple[int, int], cache_bytes: int):
         self.transform = transform
@@ -79,8 +84,13 @@ class ImageReader:
 
 
 def empty_batch(rows: int, shape: RowShape, max_samples: int) -> HostBatch:
-    """A batch of padding: segment ids 0, weights 0, image index -1, samples -1, black images."""
-    text = (rows, shape.seq_len)
+    """A batch of padding: segment ids 0, weights 0, image index -1, samples -1, slots of zeros."""
+    text, slots = (rows, shape.seq_len), (rows, shape.image_slots)
+    if shape.features is None:
+        held = {"images": np.zeros((*slots, *shape.image_size, 3), np.uint8)}
+    else:
+        each = shape.features
+        held = {"features": np.zeros((*slots, each.tokens, each.channels), each.numpy_dtype)}
     return {
         "tokens": np.zeros(text, np.int32),
         "targets": np.zeros(text, np.int32),
@@ -88,7 +98,7 @@ def empty_batch(rows: int, shape: RowShape, max_samples: int) -> HostBatch:
         "segment_ids": np.zeros(text, np.int32),
         "positions": np.zeros(text, np.int32),
         "image_index": np.full(text, -1, np.int32),
-        "images": np.zeros((rows, shape.image_slots, *shape.image_size, 3), np.uint8),
+        **held,
         "samples": np.full((rows, max_samples), NO_SAMPLE, np.int32),
     }
 
@@ -103,11 +113,12 @@ def fill_row(
 ) -> None:
     """Writes `samples` one after another into a row of an empty batch.
 
-    `numbers` are their global numbers, `images[k]` the pixels of sample k. A position has weight 1 where the next
-    token of the same sample is supervised, and that token as its target.
+    `numbers` are their global numbers, `images[k]` the pixels or features of sample k. A position has weight 1 where
+    the next token of the same sample is supervised, and that token as its target.
     """
+    held = batch["images"] if shape.features is None else batch["features"]
     start = slot = 0
-    for segment, (sample, number, pixels) in enumerate(zip(samples, numbers, images, strict=True)):
+    for segment, (sample, number, pictures) in enumerate(zip(samples, numbers, images, strict=True)):
         tokens, supervised, image_index = expand(sample, shape.tokens_per_image, shape.image_token_id, slot)
         here = (row, slice(start, start + len(tokens)))
         learned = (row, start + np.flatnonzero(supervised) - 1)
@@ -118,8 +129,8 @@ def fill_row(
         batch["targets"][learned] = tokens[supervised]
         batch["loss_weights"][learned] = 1
         batch["samples"][row, segment] = number
-        for picture in pixels:
-            batch["images"][row, slot] = picture
+        for picture in pictures:
+            held[row, slot] = picture
             slot += 1
         start += len(tokens)
 
@@ -127,7 +138,7 @@ def fill_row(
 def prompt_batches(
     prompts: Sequence[Encoded],
     split: PreparedSplit,
-    reader: ImageReader,
+    reader: ImageReader | FeatureReader,
     shape: RowShape,
     buckets: Sequence[int],
     batch_size: int,
@@ -155,8 +166,8 @@ def prompt_batches(
         batch = empty_batch(batch_size, padded, 1)
         for row in range(batch_size):
             number = real[min(row, len(real) - 1)]
-            pixels = [reader.read(split, image) for image in prompts[number].images]
-            fill_row(batch, row, [prompts[number]], [number if row < len(real) else NO_SAMPLE], [pixels], padded)
+            pictures = [reader.read(split, image) for image in prompts[number].images]
+            fill_row(batch, row, [prompts[number]], [number if row < len(real) else NO_SAMPLE], [pictures], padded)
         return batch
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)

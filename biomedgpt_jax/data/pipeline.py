@@ -14,6 +14,7 @@ import numpy as np
 
 from biomedgpt_jax.data.batches import HostBatch, ImageReader, ImageTransform, RowShape, empty_batch, fill_row
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.features import FeatureReader
 from biomedgpt_jax.data.mixture import Mixture, Part
 from biomedgpt_jax.data.packing import Fill, Plan, fill, join_plans, plan_rows
 from biomedgpt_jax.data.tasks import Encoded, Overflow, expanded_length, truncate
@@ -53,12 +54,15 @@ class TrainData:
         return self.mixture.sample_id(number)
 
     def batches(
-        self, image_transform: ImageTransform, reading: Reading, process_index: int = 0, process_count: int = 1
+        self, images: ImageTransform | FeatureReader, reading: Reading, process_index: int = 0, process_count: int = 1
     ) -> "BatchIterator":
-        """The rows of every batch that belong to one process, from the first batch on."""
+        """The rows of every batch that belong to one process, from the first batch on.
+
+        `images` turns encoded bytes into pixels, or reads features where the shape of a row has them.
+        """
         if self.batch_size % process_count:
             raise DataError(f"batch size {self.batch_size} can't be shared equally by {process_count} processes")
-        return BatchIterator(_Batches(self, image_transform, reading, process_index, process_count), reading)
+        return BatchIterator(_Batches(self, images, reading, process_index, process_count), reading)
 
 
 def build_train_data(
@@ -157,10 +161,16 @@ class _Batches:
     """Random access: item n is one process's rows of batch n."""
 
     def __init__(
-        self, data: TrainData, transform: ImageTransform, reading: Reading, process_index: int, process_count: int
+        self,
+        data: TrainData,
+        images: ImageTransform | FeatureReader,
+        reading: Reading,
+        process_index: int,
+        process_count: int,
     ):
         self._data = data
-        self._reader = ImageReader(transform, data.shape.image_size, reading.image_cache_bytes)
+        cached = isinstance(images, FeatureReader)
+        self._reader = images if cached else ImageReader(images, data.shape.image_size, reading.image_cache_bytes)
         self._rows = data.batch_size // process_count
         self._first = process_index * self._rows
         self._max_samples = data.plan.max_samples
@@ -169,7 +179,7 @@ class _Batches:
         return self._data.num_steps
 
     def digest(self) -> str:
-        """A hash of what is in the batches, whoever makes them."""
+        """A hash of what is in the batches, whoever makes them; images and their features count as one."""
         data = self._data
         keys = [part.encoded.folder.name for part in data.mixture.parts]
         digest = hashlib.sha256(repr((keys, data.shape, data.batch_size)).encode())

@@ -40,14 +40,17 @@ class Flops:
     per_image: float
 
 
-def train_flops(config: Llama3MedConfig, is_trainable: Predicate, *, row_tokens: int, lora: Lora | None) -> Flops:
+def train_flops(
+    config: Llama3MedConfig, is_trainable: Predicate, *, row_tokens: int, lora: Lora | None, run_tower: bool
+) -> Flops:
     """Forward and backward; where nothing is trainable, the forward pass alone.
 
     Args:
         is_trainable: the predicate by which the training splits the parameters.
         row_tokens: tokens of a row; what attention costs per token grows with it.
+        run_tower: False where the batches hold the tower's features.
     """
-    towers = [_tower(config, is_trainable, name, vit) for name, vit in _towers(config)]
+    towers = [_tower(config, is_trainable, name, vit) for name, vit in _towers(config)] if run_tower else []
     tower_trained = any(part.trained for part in towers)
     connector = _connector(config, is_trainable, tower_trained)
     decoder = _decoder(config, is_trainable, tower_trained or connector.trained, row_tokens, lora)

@@ -1,7 +1,7 @@
 """Llama3-Med: vision tower at several scales -> connector -> image features among the text -> decoder.
 
-Axis letters: b rows, s tokens, i image slots of a row, h w pixels, n features of an image, d decoder width,
-v vocabulary.
+Axis letters: b rows, s tokens, i image slots of a row, h w pixels, n features of an image, c their channels,
+d decoder width, v vocabulary.
 """
 
 from collections.abc import Callable
@@ -100,15 +100,19 @@ class Llama3Med(nnx.Module):
     def inputs(self, batch: Batch, *, dtype: DTypeLike, remat: Remat) -> Float[Array, "b s d"]:
         """What the decoder reads: token embeddings, with image features where `image_index` says so."""
         x = self.decoder.embed_tokens(batch["tokens"], dtype)
-        if batch["images"].shape[1] == 0:
+        if _slots(batch).shape[1] == 0:
             return x
-        return splice(x, self._features(batch["images"], dtype, remat), batch["image_index"])
+        connected = self.connector(self._encoded(batch, dtype, remat))
+        features = rearrange(connected, "(b i) n d -> b (i n) d", b=x.shape[0])
+        return splice(x, shard(features, "batch", None, "activation_embed"), batch["image_index"])
 
-    def _features(self, images: jax.Array, dtype: DTypeLike, remat: Remat) -> Float[Array, "b m d"]:
-        flat = rearrange(images, "b i h w c -> (b i) h w c")
-        encoded = vision.encode_images(self.tower, self.config.vision, flat, dtype=dtype, remat=remat)
-        features = rearrange(self.connector(encoded), "(b i) n d -> b (i n) d", b=images.shape[0])
-        return shard(features, "batch", None, "activation_embed")
+    def _encoded(self, batch: Batch, dtype: DTypeLike, remat: Remat) -> Float[Array, "(b i) n c"]:
+        """What the connector takes: the tower's features, computed here or already in the batch."""
+        held = _slots(batch)
+        if "features" in batch:
+            return rearrange(held, "b i n c -> (b i) n c").astype(dtype)
+        flat = rearrange(held, "b i h w c -> (b i) h w c")
+        return vision.encode_images(self.tower, self.config.vision, flat, dtype=dtype, remat=remat)
 
 
 def splice(
@@ -130,16 +134,26 @@ def check_image_index(batch: Batch, tokens_per_image: int) -> None:
     Raises:
         RunError: naming row, position, index and limit.
     """
-    limit = batch["images"].shape[1] * tokens_per_image
+    slots = _slots(batch).shape[1]
+    limit = slots * tokens_per_image
     index = np.asarray(batch["image_index"])
     wrong = np.argwhere((index < -1) | (index >= limit))
     if len(wrong):
         row, place = wrong[0]
         raise RunError(
             f"image_index of row {row}, position {place} is {index[row, place]}, expected -1 to {limit - 1} "
-            f"({batch['images'].shape[1]} image slots of {tokens_per_image} tokens); {len(wrong)} such "
+            f"({slots} image slots of {tokens_per_image} tokens); {len(wrong)} such "
             "positions. The batch was made for another model: check tokens per image and image slots."
         )
+
+
+def _slots(batch: Batch) -> jax.Array:
+    """The image slots of the rows [b i ...]: images, or features in their place."""
+    if "features" in batch:
+        return batch["features"]
+    if "images" in batch:
+        return batch["images"]
+    raise UsageError(f"The batch holds neither images nor features; it has {', '.join(sorted(batch))}.")
 
 
 class Tune(Enum):

@@ -3,15 +3,18 @@
 Axis letters: b images, h w pixels, n tokens, c channels (towers and scales side by side).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.core.module import Remat
+from biomedgpt_jax.core.module import Functional, Remat
+from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.models.s2 import S2Config, multiscale, tokens_out
 from biomedgpt_jax.models.vit import Features, Interpolation, Vit, VitConfig, leaves_without_gradient
 
@@ -86,6 +89,16 @@ def encode_images(
         for vit in towers
     ]
     return jnp.concatenate(features, axis=-1)
+
+
+def make_encoder(config: VisionConfig, *, compute_dtype: DTypeLike) -> Callable[[Params, jax.Array], jax.Array]:
+    """`encode(tower parameters, uint8 images [b h w 3]) -> features [b n c]`, for a tower that is not trained."""
+    model = Functional(lambda rngs: make_tower(config, rngs=rngs))
+
+    def encode(params: Params, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b n c"]:
+        return encode_images(model.bind(params), config, images, dtype=compute_dtype, remat=Remat.NONE)
+
+    return encode
 
 
 def normalise(

@@ -10,7 +10,7 @@ from biomedgpt_jax.core.partition import merge
 from biomedgpt_jax.core.types import Batch, ModelFns, TrainState
 from biomedgpt_jax.train.losses import Sums
 from biomedgpt_jax.train.state import shardings_of
-from biomedgpt_jax.train.step import StepSettings, batch_shardings, loss_sums, place_batch
+from biomedgpt_jax.train.step import StepSettings, loss_sums, place_batch
 
 
 def make_heldout(
@@ -26,7 +26,7 @@ def make_heldout(
 
     compiled = jax.jit(
         sums,
-        in_shardings=(shardings_of(abstract), batch_shardings(mesh)),
+        in_shardings=(shardings_of(abstract), None),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
 

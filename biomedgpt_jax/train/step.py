@@ -31,6 +31,7 @@ BATCH_AXES: dict[str, tuple[str | None, ...]] = {
     "positions": ("batch", "length"),
     "image_index": ("batch", "length"),
     "images": ("batch", None, None, None, None),
+    "features": ("batch", None, None, None),  # in the place of images
 }
 
 
@@ -103,17 +104,13 @@ def loss_sums(model: ModelFns, params: Params, batch: Batch, settings: StepSetti
 
 
 def compile_step(step: Step, abstract: TrainState, mesh: Mesh) -> Step:
-    """Jits a step with the state's own shardings on both sides and the state donated."""
+    """Jits a step with the state's own shardings on both sides and the state donated; batches come placed."""
     return jax.jit(
         step,
-        in_shardings=(shardings_of(abstract), batch_shardings(mesh)),
+        in_shardings=(shardings_of(abstract), None),
         out_shardings=(shardings_of(abstract), NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,
     )
-
-
-def batch_shardings(mesh: Mesh) -> dict[str, NamedSharding]:
-    return {name: NamedSharding(mesh, spec(axes)) for name, axes in BATCH_AXES.items()}
 
 
 def place_batch(batch: dict[str, Any], mesh: Mesh) -> Batch:
@@ -123,12 +120,12 @@ def place_batch(batch: dict[str, Any], mesh: Mesh) -> Batch:
         UsageError: the rows or tokens of the global batch are not divided evenly by the mesh.
     """
     placed = {}
-    for name, sharding in batch_shardings(mesh).items():
+    for name, array in batch.items():
         try:
-            placed[name] = jax.make_array_from_process_local_data(sharding, batch[name])
+            placed[name] = jax.make_array_from_process_local_data(NamedSharding(mesh, spec(BATCH_AXES[name])), array)
         except ValueError as error:
             raise UsageError(
-                f"Batch array {name} of local shape {batch[name].shape} does not divide over the mesh "
+                f"Batch array {name} of local shape {array.shape} does not divide over the mesh "
                 f"{dict(mesh.shape)}: rows must be a multiple of data * fsdp, tokens of context. {error}"
             ) from error
     return cast(Batch, placed)
@@ -145,7 +142,7 @@ def _accumulate(
         raise UsageError(f"{rows} rows of a batch do not split into {parts} equal micro-batches.")
 
     def add(total: Any, part: Batch) -> tuple[Any, None]:
-        part = jax.tree.map(lambda array, axes: shard(array, *axes), part, BATCH_AXES)
+        part = jax.tree.map(lambda array, axes: shard(array, *axes), part, {name: BATCH_AXES[name] for name in part})
         return jax.tree.map(jnp.add, total, grad(part)), None
 
     micro = jax.tree.map(lambda array: _interleaved(array, parts), batch)

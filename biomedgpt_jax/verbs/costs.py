@@ -25,5 +25,11 @@ PEAKS = {
 
 def training_costs(config: Config, spec: ModelSpec, is_trainable: Callable[[str], bool]) -> Costs:
     """Attention counts in full, not causally halved. Devices without a stated peak, such as CPUs, show no MFU."""
-    flops = train_flops(spec.model, is_trainable, row_tokens=config.data.row_tokens, lora=spec.lora)
+    flops = train_flops(
+        spec.model,
+        is_trainable,
+        row_tokens=config.data.row_tokens,
+        lora=spec.lora,
+        run_tower=not config.data.features,
+    )
     return Costs(flops.per_token, flops.per_image, PEAKS.get(jax.devices()[0].device_kind))

@@ -14,12 +14,14 @@ from rich.table import Table
 
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.data.manifest import read_manifest
+from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import compare, load
 from biomedgpt_jax.report.content import RunPage
 from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
+from biomedgpt_jax.verbs.features import open_features
 from biomedgpt_jax.verbs.loaded_model import load_model
 from biomedgpt_jax.verbs.page_content import data_facts, describe, score_rows, shown_samples
 from biomedgpt_jax.verbs.progress import progress
@@ -45,6 +47,10 @@ def run(values: flags.FlagValues) -> None:
     if not config.data:
         raise UsageError(f"config.data is empty; name prepared data, for example {example}")
     loaded = load_model(folder, values.step, config.dtype)
+    features = None
+    if config.features:
+        asked = [PreparedSplit(config.data, config.split)]
+        features = open_features(config.features, loaded.spec, loaded.params["tower"], config.dtype, asked)
     (scorer,) = scorers(
         loaded.spec,
         loaded.tokenizer,
@@ -54,6 +60,7 @@ def run(values: flags.FlagValues) -> None:
         protocol=config.protocol,
         batch_rows=config.batch_rows,
         max_new_tokens=config.max_new_tokens,
+        features=features,
     )
     with progress() as advance, jax.set_mesh(loaded.mesh):
         scorer(loaded.model, loaded.params, out, {"model": loaded.name}, advance)

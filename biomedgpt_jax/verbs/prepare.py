@@ -2,6 +2,9 @@
 
 biomedgpt prepare --config=configs/data/vqa_rad.py --out=data/vqa_rad
 biomedgpt prepare --config=configs/data/dataset.py:name=slake --out=data/slake --config.source=raw/slake
+
+With --features it computes what a frozen tower makes of prepared images, by the configuration that is to train:
+biomedgpt prepare --features --out=data/vqa_rad.features --config=configs/llama3_med.py:stage=1,data=data/vqa_rad,...
 """
 
 import sys
@@ -17,7 +20,7 @@ from biomedgpt_jax.data.manifest import Manifest
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.spec import DatasetSpec
 from biomedgpt_jax.data.tables import Columns
-from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs import command_line, prepare_features
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.model_spec import lookup
@@ -29,9 +32,13 @@ EXAMPLE = "biomedgpt prepare --config=configs/data/vqa_rad.py --out=data/vqa_rad
 def define(values: flags.FlagValues) -> None:
     command_line.define_config(values, None)
     flags.DEFINE_string("out", None, "Folder to write.", flag_values=values)
+    flags.DEFINE_boolean("features", False, "Cache the features of a training's frozen tower.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
+    if values.features:
+        prepare_features.run(values)
+        return
     config = command_line.require_config(values, EXAMPLE, ("dataset", "source"))
     out = Path(command_line.require(values, "out", EXAMPLE))
     spec = _spec(config)

@@ -10,6 +10,7 @@ import numpy as np
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.batches import ImageReader, prompt_batches
+from biomedgpt_jax.data.features import FeatureReader
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tasks import encode_prompt, expanded_length
 from biomedgpt_jax.data.tokenizers import Tokenizer
@@ -36,7 +37,7 @@ class Scorer:
     train_source: str
     questions: tuple[Question, ...]
     train_questions: tuple[Question, ...]
-    reader: ImageReader
+    reader: ImageReader | FeatureReader
     protocol: Protocol
     batch_rows: int
     max_new_tokens: int
@@ -55,7 +56,7 @@ class Scorer:
         tokens_per_image = self.spec.model.tokens_per_image
         longest = max(expanded_length(prompt, tokens_per_image) for prompt in prompts)
         slots = max(len(prompt.images) for prompt in prompts)
-        shape = row_shape(self.spec, self.tokenizer, longest, slots)
+        shape = row_shape(self.spec, self.tokenizer, longest, slots, self.reader.feature_shape)
         buckets = range(BUCKET, longest + BUCKET, BUCKET)
 
         def generate(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -93,8 +94,9 @@ def scorers(
     protocol: str,
     batch_rows: int,
     max_new_tokens: int,
+    features: FeatureReader | None,
 ) -> list[Scorer]:
-    """One for each of `paths`, checked before anything is asked.
+    """One for each of `paths`, checked before anything is asked; they read images, or `features` in their place.
 
     Raises:
         UsageError: an unknown protocol, two sets of one name. DataError, RunError: a split that cannot be scored.
@@ -110,7 +112,7 @@ def scorers(
             train_source=trained.name,
             questions=_questions(asked),
             train_questions=_questions(trained),
-            reader=ImageReader(image_transform(spec), (size, size), IMAGE_CACHE_BYTES),
+            reader=features or ImageReader(image_transform(spec), (size, size), IMAGE_CACHE_BYTES),
             protocol=chosen,
             batch_rows=batch_rows,
             max_new_tokens=max_new_tokens,

@@ -50,6 +50,25 @@ def start_params(config: Config, spec: ModelSpec, mesh: Mesh, say: Callable[[str
     return jax.jit(lambda params: add_lora(spec.model, lora, params, adapter_key))(params)
 
 
+def start_tower(config: Config, spec: ModelSpec, mesh: Mesh, workdir: Path | None) -> Params:
+    """The frozen tower's parameters alone, as a run begins with them, or as the one in `workdir` did.
+
+    Raises:
+        RunError: the tower has no weights and is not in `config.init.random`, or weights do not fit.
+    """
+    plain = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=REMAT["none"], lora=None)
+    found = _sources(config, spec, plain, mesh) if workdir is None else [from_run(workdir)]
+    params, _ = starting_params(
+        {"tower": placed(plain, mesh)["tower"]},
+        [Source(each.name, _of_tower(each.shapes), each.load) for each in found],
+        init=plain.init,
+        key=jax.random.split(jax.random.key(config.seed))[0],
+        may_be_fresh=lambda path: "tower" in tuple(config.init.random),
+    )
+    frozen_dtype = lookup("model.frozen_dtype", config.model.frozen_dtype, DTYPES)
+    return jax.tree.map(lambda leaf: leaf.astype(frozen_dtype), params["tower"])
+
+
 def check_origins(config: Config, spec: ModelSpec) -> None:
     """Raises UsageError for a part of a new run that has no weights and may not start at random."""
     random = tuple(config.init.random)
@@ -94,6 +113,10 @@ def _sources(config: Config, spec: ModelSpec, plain: ModelFns, mesh: Mesh) -> li
         if name and Path(name).is_dir():
             sources.append(from_weights(name, prefix=prefix))
     return sources
+
+
+def _of_tower(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {path: shape for path, shape in shapes.items() if path.startswith("tower/")}
 
 
 def _earlier_run(folder: Path, mesh: Mesh) -> Source:

@@ -23,6 +23,7 @@ from biomedgpt_jax.core.lora import begins_behind_zero
 from biomedgpt_jax.core.partition import merge, split
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 from biomedgpt_jax.core.types import ModelFns, TrainState
+from biomedgpt_jax.data.features import FeatureReader
 from biomedgpt_jax.data.tokenizers import Tokenizer
 from biomedgpt_jax.models.llama3_med import Tune, trainable
 from biomedgpt_jax.train.ledger import Ledger, ledger_json, make_ledger, print_ledger
@@ -36,6 +37,7 @@ from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.costs import training_costs
+from biomedgpt_jax.verbs.features import training_features
 from biomedgpt_jax.verbs.model_spec import (
     DTYPES,
     ModelSpec,
@@ -87,14 +89,16 @@ def train(config: Config, workdir: Path, console: Console) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     spec = spec_from_config(config)
     # Settings that do not fit each other fail here, before the data is read.
-    check_rows(config, build_parts(config, spec, total_steps=1).mesh)
+    mesh = build_parts(config, spec, total_steps=1).mesh
+    check_rows(config, mesh)
     if begun(workdir):
         check_same_model(workdir, spec)
     else:
         check_origins(config, spec)
+    features = training_features(config, spec, mesh, workdir)
     tokenizer = run_tokenizer(config, workdir)
     with progress() as advance:
-        data = training_data(config, spec, tokenizer, workdir, advance)
+        data = training_data(config, spec, tokenizer, workdir, advance, features.feature_shape if features else None)
     parts = build_parts(config, spec, data.num_steps)
     ledger = make_ledger(parts.abstract, parts.optimizer)
     print_ledger(ledger, console)
@@ -119,11 +123,11 @@ def train(config: Config, workdir: Path, console: Console) -> None:
             late_gradients=begins_behind_zero,
             costs=training_costs(config, spec, parts.is_trainable),
         ),
-        data.batches(image_transform(spec), reading(config), jax.process_index(), jax.process_count()),
+        data.batches(features or image_transform(spec), reading(config), jax.process_index(), jax.process_count()),
         start=lambda: start_params(config, spec, parts.mesh, say),
         writers=partial(_open_run, workdir, config, spec, ledger, data.num_steps, console),
         sample_name=data.sample_id,
-        evaluate=_evaluate(config, parts, tokenizer, workdir),
+        evaluate=_evaluate(config, parts, tokenizer, workdir, features),
     )
     if outcome.finished:
         say(f"Done: {outcome.step} steps in {workdir}.")
@@ -196,7 +200,9 @@ def _open_run(
     return writers
 
 
-def _evaluate(config: Config, parts: Parts, tokenizer: Tokenizer, workdir: Path) -> Evaluate:
+def _evaluate(
+    config: Config, parts: Parts, tokenizer: Tokenizer, workdir: Path, features: FeatureReader | None
+) -> Evaluate:
     asked = scorers(
         parts.spec,
         tokenizer,
@@ -206,6 +212,7 @@ def _evaluate(config: Config, parts: Parts, tokenizer: Tokenizer, workdir: Path)
         protocol=config.eval.protocol,
         batch_rows=config.eval.batch_rows,
         max_new_tokens=config.eval.max_new_tokens,
+        features=features,
     )
 
     def evaluate(state: TrainState) -> dict[str, float | int]:

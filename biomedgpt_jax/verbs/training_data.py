@@ -7,6 +7,7 @@ from pathlib import Path
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.data.batches import RowShape
 from biomedgpt_jax.data.encoded import encode_split
+from biomedgpt_jax.data.features import FeatureShape
 from biomedgpt_jax.data.mixture import Part, repeats_for
 from biomedgpt_jax.data.pipeline import Reading, TrainData, build_train_data
 from biomedgpt_jax.data.source import PreparedSplit
@@ -46,8 +47,15 @@ def run_tokenizer(config: Config, workdir: Path) -> Tokenizer:
     return load_tokenizer(kept)
 
 
-def training_data(config: Config, spec: ModelSpec, tokenizer: Tokenizer, workdir: Path, advance: Advance) -> TrainData:
-    """Encodes and plans all batches of the run.
+def training_data(
+    config: Config,
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    workdir: Path,
+    advance: Advance,
+    features: FeatureShape | None = None,
+) -> TrainData:
+    """Encodes and plans all batches of the run; their slots hold `features`, or images.
 
     Raises:
         UsageError: settings that do not fit each other. DataError: samples that cannot be used, by name.
@@ -75,7 +83,7 @@ def training_data(config: Config, spec: ModelSpec, tokenizer: Tokenizer, workdir
     repeats = repeats_for(weights, [len(each) for each in encoded]) if len(encoded) > 1 else [1.0]
     return build_train_data(
         [Part(each, share) for each, share in zip(encoded, repeats, strict=True)],
-        row_shape(spec, tokenizer, config.data.row_tokens, config.data.image_slots),
+        row_shape(spec, tokenizer, config.data.row_tokens, config.data.image_slots, features),
         batch_size=config.train.batch_rows,
         num_epochs=config.train.epochs,
         seed=config.seed,
@@ -84,9 +92,11 @@ def training_data(config: Config, spec: ModelSpec, tokenizer: Tokenizer, workdir
     )
 
 
-def row_shape(spec: ModelSpec, tokenizer: Tokenizer, row_tokens: int, image_slots: int) -> RowShape:
-    size = spec.model.image_size
-    return RowShape(row_tokens, image_slots, spec.model.tokens_per_image, (size, size), tokenizer.image_token_id)
+def row_shape(
+    spec: ModelSpec, tokenizer: Tokenizer, row_tokens: int, image_slots: int, features: FeatureShape | None = None
+) -> RowShape:
+    size, tokens = spec.model.image_size, spec.model.tokens_per_image
+    return RowShape(row_tokens, image_slots, tokens, (size, size), tokenizer.image_token_id, features)
 
 
 def reading(config: Config) -> Reading:

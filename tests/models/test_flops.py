@@ -33,9 +33,9 @@ def config() -> Llama3MedConfig:
     return Llama3MedConfig(vision, connector_from_name("mlp2x_gelu", feature_widths(vision), DECODER.width), DECODER)
 
 
-def count(tower: bool, connector: bool, decoder: Tune, lora: Lora | None = None) -> Flops:
+def count(tower: bool, connector: bool, decoder: Tune, lora: Lora | None = None, run_tower: bool = True) -> Flops:
     is_trainable = trainable(config(), tower=tower, connector=connector, decoder=decoder)
-    return train_flops(config(), is_trainable, row_tokens=ROW, lora=lora)
+    return train_flops(config(), is_trainable, row_tokens=ROW, lora=lora, run_tower=run_tower)
 
 
 def test_forward_alone():
@@ -51,6 +51,12 @@ def test_stage_1_goes_back_through_the_frozen_decoder_but_not_into_the_tower():
     assert flops.per_token == 2 * 2 * MATRICES + 3 * ATTENTION
     # Of the connector's first layer only the weights need a gradient.
     assert flops.per_image == TOWER + 2 * CONNECTOR + 2 * 256 * 4096 * 4096
+
+
+def test_cached_features_spare_the_tower():
+    online, cached = (count(False, True, Tune.FROZEN, run_tower=run_tower) for run_tower in (True, False))
+    assert cached.per_token == online.per_token
+    assert cached.per_image == online.per_image - TOWER == 2 * CONNECTOR + 2 * 256 * 4096 * 4096
 
 
 def test_full_tuning_costs_three_forward_passes():
