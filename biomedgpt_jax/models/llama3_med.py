@@ -106,7 +106,7 @@ class Llama3Med(nnx.Module):
         features = rearrange(connected, "(b i) n d -> b (i n) d", b=x.shape[0])
         return splice(x, shard(features, "batch", None, "activation_embed"), batch["image_index"])
 
-    def _encoded(self, batch: Batch, dtype: DTypeLike, remat: Remat) -> Float[Array, "(b i) n c"]:
+    def _encoded(self, batch: Batch, dtype: DTypeLike, remat: Remat) -> Float[Array, "images n c"]:
         """What the connector takes: the tower's features, computed here or already in the batch."""
         held = _slots(batch)
         if "features" in batch:
