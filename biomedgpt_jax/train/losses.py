@@ -42,7 +42,7 @@ def cross_entropy(
 
     Chunks run along the sequence, so the batch stays sharded as it is; each chunk's logits are made
     again in the backward pass. A position of weight 0 adds nothing to value or gradient, whatever its
-    hidden state and target hold.
+    hidden state and target hold: those of a row come last, and chunks of them alone have no logits.
 
     Args:
         unembed: hidden [b c d] -> logits [b c v].
@@ -58,13 +58,40 @@ def cross_entropy(
     # A zero in place of a masked state keeps an infinity there from turning into 0 * inf in the gradient.
     hidden = jnp.where(weights[..., None] != 0, hidden, jnp.zeros((), hidden.dtype))
     targets = jnp.where(weights != 0, targets, 0)
-    chunks = tuple(_in_chunks(array, chunk_size) for array in (hidden, targets, weights))
+    order = jnp.argsort(weights == 0, axis=1, stable=True)
+    moved = (_permute(hidden, order), *(jnp.take_along_axis(array, order, 1) for array in (targets, weights)))
+    chunks = tuple(_in_chunks(array, chunk_size) for array in moved)
 
     def add_chunk(sums: Sums, chunk: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Sums, None]:
         states, labels, scale = chunk
-        return sums + _chunk_sums(unembed(states), labels, scale, label_smoothing, z_loss), None
+
+        def supervised(states: jax.Array) -> Sums:
+            return _chunk_sums(unembed(states), labels, scale, label_smoothing, z_loss)
+
+        added = jax.lax.cond(jnp.any(scale != 0), supervised, lambda _: Sums.zero(), states)
+        return sums + added, None
 
     return jax.lax.scan(jax.checkpoint(add_chunk, prevent_cse=False), Sums.zero(), chunks)[0]
+
+
+@jax.custom_vjp
+def _permute(x: jax.Array, order: jax.Array) -> jax.Array:
+    """Positions of each row of x [b s d] in `order` [b s], a permutation of its places.
+
+    The gradient is a gather too; XLA would scatter, one row after another on some backends.
+    """
+    return jnp.take_along_axis(x, order[..., None], axis=1)
+
+
+def _permute_forward(x: jax.Array, order: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _permute(x, order), order
+
+
+def _permute_backward(order: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
+    return jnp.take_along_axis(gradient, jnp.argsort(order, axis=1)[..., None], axis=1), None
+
+
+_permute.defvjp(_permute_forward, _permute_backward)
 
 
 def _chunk_sums(

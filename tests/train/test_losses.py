@@ -79,3 +79,23 @@ def test_logits_of_the_whole_sequence_never_exist():
     compiled = grad.lower(hidden).compile().as_text()
     assert f"f32[{ROWS},4,{WORDS}]" in compiled
     assert f"f32[{ROWS},16,{WORDS}]" not in compiled and f"f32[4,{ROWS},4,{WORDS}]" not in compiled
+
+
+def test_chunks_without_a_supervised_position_have_no_logits():
+    hidden, kernel, targets, _ = _inputs()
+    weights = jnp.zeros((ROWS, LENGTH)).at[0, 2].set(1).at[1, jnp.array([0, 12])].set(1)
+    made = []
+
+    def unembed(states):
+        jax.debug.callback(lambda: made.append(1))
+        return jnp.einsum("...d,dv->...v", states, kernel)
+
+    options = {"chunk_size": 2, "label_smoothing": 0.0, "z_loss": 0.0}
+    found, gradient = jax.jit(
+        jax.value_and_grad(lambda h: cross_entropy(unembed, h, targets, weights, **options).loss)
+    )(hidden)
+    jax.effects_barrier()
+    assert len(made) <= 2  # one of seven chunks, forward and again backward
+    expected, same = jax.value_and_grad(lambda h: _whole(h, kernel, targets, weights, 0.0, 0.0))(hidden)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient, same, rtol=1e-5, atol=1e-6)
