@@ -8,7 +8,8 @@
 The numbers are those of the published training scripts, which are not shown to be the paper's:
 pretrain.sh (stage 1), finetune.sh (stage 2, full), finetune_lora.sh (lora), finetune_qlora.sh (qlora); batch
 sizes are the README's targets (256 and 128 samples), in packed rows here. `tower` and `decoder` name a weights
-folder made by `biomedgpt import`, or a preset, whose weights are then random and must be allowed to be.
+folder made by `biomedgpt import`, or a preset, whose weights are then random and must be allowed to be; `weights` names
+a whole imported model instead.
 """
 
 from ml_collections import ConfigDict
@@ -31,10 +32,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
         scales=(224, 672, 1344),
         connector="mlp2x_gelu",
         data="",
+        weights="",
     )
+    if args["weights"]:  # the folder says what the call does not
+        unsaid = {"tower": "", "decoder": "", "scales": (), "connector": ""}
+        args |= {key: empty for key, empty in unsaid.items() if f"{key}=" not in (arg or "")}
     choose("stage", str(args["stage"]), ("1", "2"))
     tune = choose("tune", args["tune"], tuple(RATES))
     config = base(args["tower"], args["decoder"], args["scales"], args["connector"], args["data"])
+    config.init.weights = args["weights"]
     if args["stage"] == 1:
         config.optim.learning_rate = 1e-3
         config.data.template = "align_eos"
@@ -71,6 +77,7 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
             },
             "init": {
                 "run": "",  # an earlier run, whose trained parameters are taken over
+                "weights": "",  # an imported LLaVA or Llama3-Med; its folder says the sizes, `model` above may be empty
                 "random": ("connector",),  # parts that may start at random; all others need weights
             },
             "tokenizer": {

@@ -19,6 +19,7 @@ from biomedgpt_jax.convert.export_llama3med import llama3med_rules
 from biomedgpt_jax.convert.import_model import llama3med_config, read_preprocessor
 from biomedgpt_jax.convert.llava import llava_from_hf
 from biomedgpt_jax.convert.mapping import import_tensors
+from biomedgpt_jax.convert.processing import ASKING
 from biomedgpt_jax.convert.shapes import model_shapes, part_shapes
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
 from biomedgpt_jax.convert.torch_file import TorchFile
@@ -91,7 +92,8 @@ def save_imported(imported: Imported, out: str | Path, dtype: str | None = None)
         "licence": imported.licence,
     }
     digest = save_weights(out, params, meta)
-    for file in imported.tokenizer_files:
+    asking = imported.folder / ASKING
+    for file in (*imported.tokenizer_files, *([asking] if asking.is_file() else [])):
         shutil.copyfile(file, out / file.name)
     return digest
 

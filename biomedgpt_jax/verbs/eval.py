@@ -12,6 +12,7 @@ import jax
 from absl import flags
 from rich.table import Table
 
+from biomedgpt_jax.checkpoint.fingerprint import leaf_records, tree_hash
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.data.manifest import read_manifest
 from biomedgpt_jax.data.source import PreparedSplit
@@ -22,7 +23,7 @@ from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.features import open_features
-from biomedgpt_jax.verbs.loaded_model import load_model
+from biomedgpt_jax.verbs.loaded_model import define_model, load_model
 from biomedgpt_jax.verbs.page_content import data_facts, describe, score_rows, shown_samples
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.scoring import scorers
@@ -30,8 +31,7 @@ from biomedgpt_jax.verbs.scoring import scorers
 
 def define(values: flags.FlagValues) -> None:
     command_line.define_config(values, None)
-    flags.DEFINE_string("model", None, "Workdir of a run.", flag_values=values)
-    flags.DEFINE_integer("step", None, "Checkpoint to take; the newest if not set.", flag_values=values)
+    define_model(values)
     flags.DEFINE_string("out", None, "Folder to write.", flag_values=values)
     flags.DEFINE_list("compare", [], "Two folders of evaluations: A,B.", flag_values=values)
 
@@ -46,7 +46,7 @@ def run(values: flags.FlagValues) -> None:
     out = Path(command_line.require(values, "out", example))
     if not config.data:
         raise UsageError(f"config.data is empty; name prepared data, for example {example}")
-    loaded = load_model(folder, values.step, config.dtype)
+    loaded = load_model(folder, values.step, config.dtype, template=values.template, geometry=values.geometry)
     features = None
     if config.features:
         asked = [PreparedSplit(config.data, config.split)]
@@ -63,7 +63,8 @@ def run(values: flags.FlagValues) -> None:
         features=features,
     )
     with progress() as advance, jax.set_mesh(loaded.mesh):
-        scorer(loaded.model, loaded.params, out, {"model": loaded.name}, advance)
+        facts = {"model": loaded.name, "model_hash": tree_hash(leaf_records(loaded.params)), "dtype": config.dtype}
+        scorer(loaded.model, loaded.params, out, facts, advance)
     evaluation = load(str(out))
     page = RunPage(
         title=f"Evaluation of {loaded.name}",

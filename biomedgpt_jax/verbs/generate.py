@@ -19,7 +19,7 @@ from biomedgpt_jax.data.source import Sample, Turn
 from biomedgpt_jax.data.tasks import encode_prompt, expanded_length
 from biomedgpt_jax.eval.decode import Limits, Sampling, stream
 from biomedgpt_jax.verbs import command_line
-from biomedgpt_jax.verbs.loaded_model import LoadedModel, load_model
+from biomedgpt_jax.verbs.loaded_model import LoadedModel, define_model, load_model
 from biomedgpt_jax.verbs.model_spec import DTYPES, image_transform, template
 from biomedgpt_jax.verbs.training_data import row_shape
 
@@ -27,8 +27,7 @@ EXAMPLE = 'biomedgpt generate --model=runs/small --image=scan.png --question="Wh
 
 
 def define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("model", None, "Workdir of a run.", flag_values=values)
-    flags.DEFINE_integer("step", None, "Checkpoint to take; the newest if not set.", flag_values=values)
+    define_model(values)
     flags.DEFINE_list("image", [], "Image files, separated by commas.", flag_values=values)
     flags.DEFINE_string("question", None, "The question.", flag_values=values)
     flags.DEFINE_integer("max_new_tokens", 128, "Length limit of the answer.", lower_bound=1, flag_values=values)
@@ -45,7 +44,7 @@ def run(values: flags.FlagValues) -> None:
     missing = [name for name in values.image if not Path(name).is_file()]
     if missing:
         raise UsageError(f"--image: there is no file {missing[0]}.")
-    loaded = load_model(folder, values.step, values.dtype)
+    loaded = load_model(folder, values.step, values.dtype, template=values.template, geometry=values.geometry)
     batch = prompt(loaded, question, [Path(name) for name in values.image])
     limits = Limits(
         max_new_tokens=values.max_new_tokens,

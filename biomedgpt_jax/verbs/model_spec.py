@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from biomedgpt_jax.checkpoint.weights import weights_table
+from biomedgpt_jax.checkpoint.weights import TABLE, weights_table
+from biomedgpt_jax.convert.processing import ASKING
 from biomedgpt_jax.core.config_json import from_json, to_json
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.core.lora import BaseWeights, Lora
@@ -52,20 +53,45 @@ def spec_from_config(config: Config) -> ModelSpec:
     Raises:
         UsageError: a name that is no preset and no weights folder, or parts that do not fit each other.
     """
-    named = config.model
-    tower = _preset_or_folder(named.tower, TOWERS, VitConfig, "tower")
-    second = _preset_or_folder(named.second_tower, TOWERS, VitConfig, "tower") if named.second_tower else None
-    decoder = _preset_or_folder(named.decoder, PRESETS, LlamaConfig, "decoder")
-    s2 = S2Config(tuple(named.scales), MapSize.LARGEST if named.keep_largest_map else MapSize.SMALLEST)
-    vision = VisionConfig(tower, second, s2, _features(named, tower))
-    connector = connector_from_name(named.connector, feature_widths(vision), decoder.width)
     lookup("data.template", config.data.template, TEMPLATES)
     return ModelSpec(
-        model=Llama3MedConfig(vision, connector, decoder),
+        model=_whole(config) if config.init.weights else _assembled(config),
         lora=_lora(config.lora) if config.tune.decoder == "lora" else None,
         template=config.data.template,
         geometry=Geometry(lookup("data.geometry", config.data.geometry, {g.value: g.value for g in Geometry})).value,
     )
+
+
+def imported_spec(folder: Path) -> ModelSpec:
+    """What a folder of imported weights says of its model; template and geometry are "" where it does not say.
+
+    Raises:
+        RunError: the folder holds no weights, or a part of a model alone.
+    """
+    meta = weights_table(folder)["meta"]
+    if meta.get("part") != "model":
+        raise RunError(
+            f"{folder} holds a {meta.get('part')} alone, and no whole model. A training takes it by its name in "
+            "config.model."
+        )
+    model = from_json(Llama3MedConfig, meta.get("config"), f"{folder / TABLE}: the configuration of a model")
+    return ModelSpec(model, None, **read_asking(folder))
+
+
+def read_asking(folder: Path) -> dict[str, str]:
+    """Template and geometry as our exports state them, "" where a folder does not.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    file = folder / ASKING
+    if not file.is_file():
+        return {"template": "", "geometry": ""}
+    try:
+        content = json.loads(file.read_bytes())
+        return {key: str(content[key]) for key in ("template", "geometry")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{file}: expected a template and a geometry ({error!r}). Export the model again.") from error
 
 
 def write_spec(folder: Path, spec: ModelSpec) -> None:
@@ -128,6 +154,61 @@ def _preset_or_folder(name: str, presets: dict[str, Preset], kind: type[Preset],
         )
     meta = weights_table(name)["meta"]
     return from_json(kind, meta.get("config"), f"{name}: the configuration of a {part}")
+
+
+def _assembled(config: Config) -> Llama3MedConfig:
+    """The model that config.model names part by part."""
+    named = config.model
+    tower = _preset_or_folder(named.tower, TOWERS, VitConfig, "tower")
+    second = _preset_or_folder(named.second_tower, TOWERS, VitConfig, "tower") if named.second_tower else None
+    decoder = _preset_or_folder(named.decoder, PRESETS, LlamaConfig, "decoder")
+    s2 = S2Config(tuple(named.scales), MapSize.LARGEST if named.keep_largest_map else MapSize.SMALLEST)
+    vision = VisionConfig(tower, second, s2, _features(named, tower))
+    connector = connector_from_name(named.connector, feature_widths(vision), decoder.width)
+    return Llama3MedConfig(vision, connector, decoder)
+
+
+def _whole(config: Config) -> Llama3MedConfig:
+    """The model in config.init.weights; what config.model says besides must be true of it ("", (), False say nothing).
+
+    Raises:
+        UsageError: naming what contradicts.
+    """
+    named, folder = config.model, Path(config.init.weights)
+    model = imported_spec(folder).model
+    vision, found = model.vision, []
+
+    def check(key: str, said: Any, holds: Callable[[], bool]) -> None:
+        if said and not holds():
+            found.append(f"config.model.{key} = {said!r}")
+
+    check("tower", named.tower, lambda: _preset_or_folder(named.tower, TOWERS, VitConfig, "tower") == vision.tower)
+    check(
+        "second_tower",
+        named.second_tower,
+        lambda: _preset_or_folder(named.second_tower, TOWERS, VitConfig, "tower") == vision.second,
+    )
+    check(
+        "decoder",
+        named.decoder,
+        lambda: _preset_or_folder(named.decoder, PRESETS, LlamaConfig, "decoder") == model.decoder,
+    )
+    check("scales", named.scales, lambda: tuple(named.scales) == vision.s2.scales)
+    check("keep_largest_map", named.keep_largest_map, lambda: vision.s2.output is MapSize.LARGEST)
+    check("feature_layer", named.feature_layer, lambda: named.feature_layer == vision.features.layer)
+    check("final_norm", named.final_norm, lambda: vision.features.final_norm)
+    check("keep_prefix", named.keep_prefix, lambda: vision.features.keep_prefix)
+    check(
+        "connector",
+        named.connector,
+        lambda: connector_from_name(named.connector, feature_widths(vision), model.decoder.width) == model.connector,
+    )
+    if found:
+        raise UsageError(
+            f"config.init.weights = {config.init.weights!r} is another model than {', '.join(found)}. "
+            'Its folder says the sizes: leave these empty ("" and ()).'
+        )
+    return model
 
 
 def _features(named: Config, tower: VitConfig) -> Features:

@@ -20,7 +20,8 @@ PARTS = ("tower", "connector", "decoder")
 
 
 def start_params(config: Config, spec: ModelSpec, mesh: Mesh, say: Callable[[str], None]) -> Params:
-    """All parameters of a new run: an earlier run's, then imported weights, then random ones where allowed.
+    """All parameters of a new run: an earlier run's, then imported weights (of the whole model, or of its parts),
+    then random ones where allowed.
 
     Raises:
         RunError: a part has no weights and is not in `config.init.random`, or weights do not fit.
@@ -74,7 +75,7 @@ def check_origins(config: Config, spec: ModelSpec) -> None:
     random = tuple(config.init.random)
     for part in random:
         lookup("init.random", part, dict.fromkeys(PARTS))
-    if config.init.run:
+    if config.init.run or config.init.weights:
         return
     named = {"tower": [config.model.tower], "connector": [""], "decoder": [config.model.decoder]}
     if spec.model.vision.second is not None:
@@ -84,8 +85,9 @@ def check_origins(config: Config, spec: ModelSpec) -> None:
         presets = [f"{part} {name!r}" for part in missing for name in named[part] if name and not Path(name).is_dir()]
         sizes = f"A preset says sizes alone: {', '.join(presets)}. " if presets else ""
         raise UsageError(
-            f"No weights for {', '.join(missing)}. {sizes}Expected folders made by `biomedgpt import` in config.model, "
-            "or an earlier run in config.init.run, or leave to start at random: "
+            f"No weights for {', '.join(missing)}. {sizes}Expected folders made by `biomedgpt import` in config.model "
+            "or a whole model in config.init.weights, or an earlier run in config.init.run, or leave to start at "
+            "random: "
             f'--config.init.random="{(*random, *missing)}".'
         )
 
@@ -104,6 +106,8 @@ def _sources(config: Config, spec: ModelSpec, plain: ModelFns, mesh: Mesh) -> li
     sources = []
     if config.init.run:
         sources.append(_earlier_run(Path(config.init.run), mesh))
+    if config.init.weights:
+        return [*sources, from_weights(config.init.weights)]
     pair = spec.model.vision.second is not None
     for prefix, name in (
         ("tower/first" if pair else "tower", config.model.tower),

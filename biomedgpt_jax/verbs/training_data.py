@@ -116,8 +116,9 @@ def _first_tokenizer(config: Config, workdir: Path) -> Tokenizer:
     if config.tokenizer.train_vocab_size:
         workdir.mkdir(parents=True, exist_ok=True)
         return train_sentencepiece(_texts(config), workdir / "trained.model", config.tokenizer.train_vocab_size)
-    if Path(config.model.decoder).is_dir():
-        return load_tokenizer(config.model.decoder)
+    folder = config.init.weights or config.model.decoder
+    if Path(folder).is_dir():
+        return load_tokenizer(folder)
     raise UsageError(
         "There is no tokenizer: set config.tokenizer.path to a file or folder, or config.model.decoder to a weights "
         "folder that holds one."
