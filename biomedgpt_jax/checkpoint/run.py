@@ -10,7 +10,8 @@ Orbax writes in the background and makes a step visible by its last operation; w
 left unfinished is ignored and removed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import grain.checkpoint
@@ -23,6 +24,7 @@ from biomedgpt_jax.checkpoint.base import load_base
 from biomedgpt_jax.checkpoint.fingerprint import path_leaves
 from biomedgpt_jax.checkpoint.weights import check_leaves
 from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.system_errors import system_message
 from biomedgpt_jax.core.types import TrainState
 
 _ITEMS = ("trainable", "optimizer", "data", "record")
@@ -50,8 +52,14 @@ class RunCheckpoints:
     def __enter__(self) -> "RunCheckpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._writing():
+                self._manager.close()
+        except Exception:
+            # What stopped the run is told, not what that did to the writing.
+            if kind is None:
+                raise
 
     def latest(self) -> int | None:
         """The newest finished step, None in a new run."""
@@ -65,23 +73,33 @@ class RunCheckpoints:
         """Starts writing step `step`; returns when the state may be donated. An existing step is left as is.
 
         `data` is the Grain iterator, which must stand right behind the last batch that was trained on.
+
+        Raises:
+            RunError: the system refused to write, here or since the last call (a full disk); names the last whole step.
         """
         if step in self._manager.all_steps():
             return
         leaves = {path: list(leaf.shape) for path, leaf in path_leaves(_changing(state)).items()}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                trainable=ocp.args.PyTreeSave(state.trainable),
-                optimizer=ocp.args.PyTreeSave(state.opt_state),
-                data=grain.checkpoint.CheckpointSave(data),
-                record=ocp.args.JsonSave({"config": dict(config), "base": base, "leaves": leaves}),
-            ),
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    trainable=ocp.args.PyTreeSave(state.trainable),
+                    optimizer=ocp.args.PyTreeSave(state.opt_state),
+                    data=grain.checkpoint.CheckpointSave(data),
+                    record=ocp.args.JsonSave({"config": dict(config), "base": base, "leaves": leaves}),
+                ),
+            )
 
     def wait(self) -> None:
-        """Blocks until everything that `save` began is on disk."""
-        self._manager.wait_until_finished()
+        """Blocks until everything that `save` began is on disk. RunError as of `save`."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def check(self) -> None:
+        """Raises RunError where the writing in the background has failed; never waits."""
+        with self._writing():
+            self._manager.check_for_errors()
 
     def record(self, step: int) -> dict[str, Any]:
         """What was saved beside the arrays of `step`: config, hash of the base, shapes by path."""
@@ -115,6 +133,21 @@ class RunCheckpoints:
             frozen=load_base(self.workdir, record["base"], abstract.frozen),
             opt_state=arrays["optimizer"],
         ), record["base"]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            refused = system_message(error, str(self.workdir))
+            if refused is None:
+                raise
+            # The manager counts the failed step among its own; the disk does not.
+            whole = [int(each.name) for each in (self.workdir / "checkpoints").iterdir() if each.name.isdigit()]
+            last = f"Step {max(whole)} is the last whole one" if whole else "There is no whole one yet"
+            raise RunError(
+                f"A checkpoint could not be written. {refused} {last}; the run goes on from there."
+            ) from error
 
     def _restore_data(self, step: int, data: Any) -> None:
         try:

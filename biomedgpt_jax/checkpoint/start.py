@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import orbax.checkpoint as ocp
 from etils import epath
 
 from biomedgpt_jax.checkpoint.base import base_folder
 from biomedgpt_jax.checkpoint.fingerprint import path_leaves
 from biomedgpt_jax.checkpoint.run import RunCheckpoints
-from biomedgpt_jax.checkpoint.weights import check_leaves, load_weights, read_arrays, weights_records
+from biomedgpt_jax.checkpoint.weights import check_leaves, load_weights, weights_records
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import from_leaf_paths
 from biomedgpt_jax.core.types import Params
@@ -74,7 +75,7 @@ def from_run(workdir: epath.PathLike, *, step: int | None = None) -> Source:
         leaves = path_leaves(expected)
         mine = {path: leaf for path, leaf in leaves.items() if path in trained}
         rest = from_leaf_paths({path: leaf for path, leaf in leaves.items() if path not in trained})
-        arrays = path_leaves(read_arrays(folder / "checkpoints" / str(chosen) / "trainable", from_leaf_paths(mine)))
+        arrays = path_leaves(_read_step(folder / "checkpoints" / str(chosen) / "trainable", from_leaf_paths(mine)))
         return from_leaf_paths(arrays | (path_leaves(load_weights(base, rest)) if rest else {}))
 
     return Source(name=f"{folder} step {chosen}", shapes=trained | frozen, load=load)
@@ -121,6 +122,21 @@ def starting_params(
         arrays |= _initialised({path: wanted[path] for path in fresh}, init, key)
         origin |= dict.fromkeys(fresh, "fresh initialisation")
     return from_leaf_paths(arrays), origin
+
+
+def _read_step(folder: epath.Path, abstract: Params) -> Params:
+    """Restores the leaves of `abstract` (a part of what is stored) from an Orbax folder onto their devices."""
+    if not abstract:
+        return {}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(
+            folder,
+            args=ocp.args.PyTreeRestore(
+                item=abstract,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                partial_restore=True,
+            ),
+        )
 
 
 def _initialised(wanted: dict[str, Any], init: Callable[[jax.Array], Params], key: jax.Array) -> dict[str, jax.Array]:

@@ -1,6 +1,6 @@
-"""A folder of weights: Orbax arrays, and a table that says what they must be.
+"""A folder of weights: arrays, and a table that says what they must be.
 
-    <folder>/arrays/        Orbax, one entry per parameter, readable onto any mesh
+    <folder>/arrays/        a zarr folder per parameter (arrays.py), readable onto any mesh
     <folder>/weights.json   {"meta", "hash", "leaves": {path: {shape, dtype, digest}}}, written last
 
 Without weights.json the folder is unfinished. Imported models, a run's frozen base and exported merges
@@ -13,34 +13,61 @@ from dataclasses import asdict
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
+import jax.numpy as jnp
 from etils import epath
+from jax.experimental.multihost_utils import sync_global_devices
 
+from biomedgpt_jax.checkpoint.arrays import disk_errors, read_array, save_array
 from biomedgpt_jax.checkpoint.fingerprint import LeafRecord, leaf_records, path_leaves, tree_hash
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import from_leaf_paths
 from biomedgpt_jax.core.types import Params
 
 TABLE = "weights.json"
+ARRAYS = "arrays"
 
 
 def save_weights(path: epath.PathLike, params: Params, meta: Mapping[str, Any]) -> str:
     """Writes a folder of weights and returns its hash; what is half written is never taken for whole.
 
     Raises:
-        RunError: the folder already holds finished weights.
+        RunError: the folder already holds finished weights, or the disk refuses.
+    """
+    folder = begin_weights(path)
+    leaves = {leaf: jnp.asarray(array) for leaf, array in path_leaves(params).items()}
+    records = leaf_records(leaves)
+    with disk_errors(folder, "weights could not be written", "Free space or choose another folder, and start again."):
+        for leaf, array in leaves.items():
+            save_array(folder / ARRAYS / leaf, array)
+        return finish_weights(folder, records, meta)
+
+
+def begin_weights(path: epath.PathLike) -> epath.Path:
+    """The folder, ready to be written: what an interrupted call left in it is removed.
+
+    Raises:
+        RunError: it already holds finished weights, or cannot be written.
     """
     folder = epath.Path(path).resolve()
     if (folder / TABLE).exists():
         raise RunError(f"{folder} already holds weights. Choose another folder or delete this one.")
-    records = leaf_records(params)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(folder / "arrays", args=ocp.args.PyTreeSave(params), force=True)
+    if jax.process_index() == 0:
+        with disk_errors(folder, "cannot be written", "Choose another folder."):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ARRAYS).rmtree(missing_ok=True)
+            (folder / ARRAYS).mkdir()
+    sync_global_devices(f"begin {folder}")
+    return folder
+
+
+def finish_weights(folder: epath.Path, records: Mapping[str, LeafRecord], meta: Mapping[str, Any]) -> str:
+    """Writes the table, when all processes have written their arrays; returns the hash."""
     table = {
         "meta": dict(meta),
-        "hash": tree_hash(records),
+        "hash": tree_hash(dict(records)),
         "leaves": {leaf: asdict(record) for leaf, record in records.items()},
     }
+    sync_global_devices(f"finish {folder}")
     if jax.process_index() == 0:
         write_atomically(folder / TABLE, json.dumps(table, indent=1))
     return table["hash"]
@@ -62,21 +89,8 @@ def load_weights(path: epath.PathLike, expected: Params, *, prefix: str = "") ->
     records = weights_records(folder)
     wanted = {_without(prefix, leaf): like for leaf, like in path_leaves(expected).items()}
     check_leaves(folder / TABLE, wanted, {leaf: r.shape for leaf, r in records.items()})
-    # Read as stored first: the digest is of those bits, and a cast would change them.
-    stored = {
-        leaf: jax.ShapeDtypeStruct(like.shape, records[leaf].dtype, sharding=like.sharding)
-        for leaf, like in wanted.items()
-    }
-    arrays = path_leaves(read_arrays(folder / "arrays", from_leaf_paths(stored)))
-    found = leaf_records(from_leaf_paths(arrays))
-    broken = [leaf for leaf in arrays if found[leaf].digest != records[leaf].digest]
-    if broken:
-        raise RunError(
-            f"{folder}: the bits of {', '.join(sorted(broken)[:5])} are not those that were written "
-            f"({len(broken)} of {len(arrays)} arrays). The folder is damaged; import or copy it again."
-        )
-    cast = {leaf: array.astype(wanted[leaf].dtype) for leaf, array in arrays.items()}
-    return from_leaf_paths({f"{prefix}/{leaf}" if prefix else leaf: array for leaf, array in cast.items()})
+    arrays = {leaf: _read_leaf(folder, leaf, records[leaf], like) for leaf, like in wanted.items()}
+    return from_leaf_paths({f"{prefix}/{leaf}" if prefix else leaf: array for leaf, array in arrays.items()})
 
 
 def weights_table(path: epath.PathLike) -> dict[str, Any]:
@@ -104,21 +118,6 @@ def weights_records(path: epath.PathLike) -> dict[str, LeafRecord]:
         leaf: LeafRecord(tuple(record["shape"]), record["dtype"], record["digest"])
         for leaf, record in weights_table(path)["leaves"].items()
     }
-
-
-def read_arrays(folder: epath.Path, abstract: Any) -> Any:
-    """Restores the leaves of `abstract` (a part of what is stored) from an Orbax folder onto their devices."""
-    if not path_leaves(abstract):
-        return abstract
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(
-            folder,
-            args=ocp.args.PyTreeRestore(
-                item=abstract,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-                partial_restore=True,
-            ),
-        )
 
 
 def check_leaves(file: epath.PathLike, expected: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> None:
@@ -150,3 +149,16 @@ def write_atomically(file: epath.Path, text: str) -> None:
 
 def _without(prefix: str, leaf: str) -> str:
     return leaf.removeprefix(f"{prefix}/") if prefix else leaf
+
+
+def _read_leaf(folder: epath.Path, leaf: str, record: LeafRecord, like: Any) -> jax.Array:
+    """As stored first: the digest is of those bits, and a cast would change them."""
+    stored = jax.ShapeDtypeStruct(like.shape, record.dtype, sharding=like.sharding)
+    with disk_errors(folder / ARRAYS / leaf, "cannot be read", "The folder is damaged; import or copy it again."):
+        array = read_array(folder / ARRAYS / leaf, stored)
+    if leaf_records({leaf: array})[leaf].digest != record.digest:
+        raise RunError(
+            f"{folder}: the bits of {leaf} are not those that were written. The folder is damaged; import or copy "
+            "it again."
+        )
+    return array.astype(like.dtype)
