@@ -71,7 +71,7 @@ class FeatureReader:
         """The features [n c] of image record `number`; DataError for a damaged record, saying where."""
         where = f"{split.name}, image record {number}"
         try:
-            record = self._records.read([self._numbers[split.name][number]])[0]
+            record = self._records.read([int(self._numbers[split.name][number])])[0]
         except DataError as error:
             raise DataError(f"{where}: {error}. Delete that shard and run `biomedgpt prepare --features`") from error
         shape = self.feature_shape
@@ -138,7 +138,7 @@ def write_features(
     """Adds what a cache lacks of all images of `splits`; what an earlier call finished stays.
 
     Args:
-        encode: called once for each shard with the pictures that are left; may be stopped before its end.
+        encode: called once, with the pictures whose features are missing.
         made_by: facts for the reader of the manifest, such as the device.
 
     Raises:
@@ -154,17 +154,17 @@ def write_features(
             for number, digest in enumerate(_image_hashes(folder, split, progress, keep=True)):
                 wanted.setdefault(digest.tobytes().hex(), (split, number))
         left = [digest for digest in wanted if digest not in stored]
-        todo = len(left)
-        while left:
+        stream = zip(left, encode([wanted[digest] for digest in left]), strict=True) if left else iter(())
+        done = 0
+        while done < len(left):
 
-            def written(count: int, done: int = todo - len(left)) -> None:
-                progress("features", done + count, todo)
+            def written(count: int, before: int = done) -> None:
+                progress("features", before + count, len(left))
 
             # Numbered behind the last, whole or not: a shard that was deleted leaves a gap.
             target = folder / f"shard-{_next_number(folder):05d}"
-            pictures = {digest: wanted[digest] for digest in left}
-            shards.append(_write_shard(target, key, shape, pictures, encode, written, shard_seconds))
-            left = left[len(shards[-1].images) :]
+            shards.append(_write_shard(target, key, shape, stream, written, shard_seconds))
+            done += len(shards[-1].images)
         content = {
             "format": FORMAT,
             "key": dict(key),
@@ -173,9 +173,8 @@ def write_features(
             "shards": [shard.folder.name for shard in shards],
             "made_by": dict(made_by),
         }
-        if todo or not (folder / MANIFEST).exists():
-            write_json(folder / MANIFEST, content)
-    return Written(content["images"], todo)
+        write_json(folder / MANIFEST, content)
+    return Written(content["images"], len(left))
 
 
 @dataclass(frozen=True)
@@ -189,18 +188,17 @@ def _write_shard(
     target: Path,
     key: Key,
     shape: FeatureShape,
-    pictures: Mapping[str, Picture],
-    encode: Encode,
+    stream: Iterator[tuple[str, np.ndarray]],
     progress: Callable[[int], None],
     shard_seconds: float,
 ) -> _Shard:
-    """Writes features of the first of `pictures`, until time or size are used up."""
+    """Writes (sha256, features) from the stream, until it ends or time or size are used up."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     # Floats hardly shrink; stored plainly they are read without work.
     writer = ArrayRecordWriter(str(target / FEATURES), "group_size:1,uncompressed")
     begun, size, images = time.monotonic(), 0, []
-    for digest, features in zip(pictures, encode(list(pictures.values())), strict=True):
+    for digest, features in stream:
         if features.shape != (shape.tokens, shape.channels) or features.dtype != shape.numpy_dtype:
             raise DataError(f"expected features of {shape}, found {features.dtype} {features.shape}")
         writer.write(bytes.fromhex(digest) + features.tobytes())
