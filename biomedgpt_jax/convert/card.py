@@ -21,8 +21,23 @@ inputs = processor.apply_chat_template(
 ).to(model.dtype)
 answer = model.generate(**inputs, max_new_tokens=64)
 """
-# By architecture: Python that a reader of the card can run inside the folder.
-USAGE = {
+_PLAIN_ANSWER = """\
+print(processor.decode(answer[0], skip_special_tokens=True))"""
+_ANSWER_AFTER_PROMPT = f"""\
+answer = answer[:, inputs["input_ids"].shape[1] :]
+{_PLAIN_ANSWER}"""
+_TOWER = """\
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel
+
+folder = "."
+model = AutoModel.from_pretrained(folder)
+processor = AutoImageProcessor.from_pretrained(folder)
+with torch.no_grad():
+    features = model(**processor(Image.open("picture.png").convert("RGB"), return_tensors="pt")).last_hidden_state"""
+# By what loads the folder: Python that a reader of the card can run inside it.
+_USAGE = {
     "LlavaForConditionalGeneration": f"""\
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
@@ -30,8 +45,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 folder = "."
 model = LlavaForConditionalGeneration.from_pretrained(folder)
 processor = AutoProcessor.from_pretrained(folder)
-{_QUESTION}answer = answer[:, inputs["input_ids"].shape[1] :]
-print(processor.decode(answer[0], skip_special_tokens=True))""",
+{_QUESTION}{_ANSWER_AFTER_PROMPT}""",
     "Llama3MedForConditionalGeneration": f"""\
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoProcessor
@@ -40,13 +54,55 @@ folder = "."
 # Runs the two Python files of this folder; modeling_llama3med.py says how to load it without remote code.
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-{_QUESTION}print(processor.decode(answer[0], skip_special_tokens=True))""",
-    "LlamaForCausalLM": """\
+{_QUESTION}{_PLAIN_ANSWER}""",
+    "PeftModelForCausalLM of LlavaForConditionalGeneration": f"""\
+from peft import PeftModel
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+folder = "."
+# Not any other copy of the base: this one has the connector that was trained with the adapter.
+base = LlavaForConditionalGeneration.from_pretrained(f"{{folder}}/base")
+model = PeftModel.from_pretrained(base, folder)
+processor = AutoProcessor.from_pretrained(f"{{folder}}/base")
+{_QUESTION}{_ANSWER_AFTER_PROMPT}""",
+    "PeftModelForCausalLM of Llama3MedForConditionalGeneration": f"""\
+from peft import PeftModel
+from PIL import Image
+from transformers import AutoModelForCausalLM, AutoProcessor
+
+folder = "."
+# Not any other copy of the base: this one has the connector that was trained with the adapter.
+base = AutoModelForCausalLM.from_pretrained(f"{{folder}}/base", trust_remote_code=True)
+model = PeftModel.from_pretrained(base, folder)
+processor = AutoProcessor.from_pretrained(f"{{folder}}/base", trust_remote_code=True)
+{_QUESTION}{_PLAIN_ANSWER}""",
+    "AutoModelForCausalLM": """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."
 model = AutoModelForCausalLM.from_pretrained(folder)
 tokenizer = AutoTokenizer.from_pretrained(folder)""",
+    "vit_giant_patch14_reg4_dinov2": """\
+import timm
+
+folder = "."
+model = timm.create_model(f"local-dir:{folder}", pretrained=True)""",
+    **dict.fromkeys(("CLIPVisionModel", "SiglipVisionModel", "Dinov2Model", "Dinov2WithRegistersModel"), _TOWER),
+}
+_LIBRARIES = {"PeftModelForCausalLM": "peft", "vit_giant_patch14_reg4_dinov2": "timm"}
+_TASKS = {
+    "AutoModelForCausalLM": "text-generation",
+    **dict.fromkeys(
+        (
+            "CLIPVisionModel",
+            "SiglipVisionModel",
+            "Dinov2Model",
+            "Dinov2WithRegistersModel",
+            "vit_giant_patch14_reg4_dinov2",
+        ),
+        "image-feature-extraction",
+    ),
 }
 
 
@@ -57,7 +113,7 @@ class Origin:
     name: str
     role: str  # "vision tower", "decoder", "training data", ...
     licence: str | None
-    sha256: str | None
+    sha256: str | None  # of the bytes; of imported weights, the hash of all arrays
 
 
 @dataclass(frozen=True)
@@ -83,18 +139,22 @@ class Card:
     notes: tuple[str, ...]
 
 
-def render_card(card: Card, *, usage: str, facts: tuple[tuple[str, str], ...]) -> str:
+def render_card(card: Card, loader: str, facts: tuple[tuple[str, str], ...]) -> str:
     """Markdown with the front matter that the Hugging Face hub reads.
 
     Args:
-        usage: Python code that loads the folder and asks it something.
+        loader: the class that loads the folder; for an adapter "PeftModelForCausalLM of" that of its base.
         facts: rows of the table about the model.
     """
-    front = ["---", f"license: {card.licence}", "library_name: transformers", "pipeline_tag: image-text-to-text"]
+    library = _LIBRARIES.get(loader.split()[0], "transformers")
+    task = _TASKS.get(loader, "image-text-to-text")
+    front = ["---", f"license: {card.licence}", f"library_name: {library}", f"pipeline_tag: {task}"]
     front += ["tags: [medical, vision-language, llama3-med, biomedgpt-jax]", "---", ""]
     lines = [*front, f"# {card.title}", "", "## Intended use", "", INTENDED_USE, ""]
-    lines += ["## Use", "", "```python", usage, "```", ""]
+    lines += ["## Use", "", "```python", _USAGE[loader], "```", ""]
     lines += ["## Model", "", *_table(("", ""), facts), ""]
+    if note := licence_note(card.origins):
+        lines += ["## Licences", "", note, ""]
     origins = [(o.role, o.name, o.licence or "unknown: ask its source", o.sha256 or "") for o in card.origins]
     if origins:
         lines += ["## Made from", "", *_table(("role", "name", "licence", "sha256"), origins), ""]
@@ -102,6 +162,24 @@ def render_card(card: Card, *, usage: str, facts: tuple[tuple[str, str], ...]) -
     if card.notes:
         lines += ["## Notes", "", *(f"- {note}" for note in card.notes), ""]
     return "\n".join(lines)
+
+
+def licence_note(origins: tuple[Origin, ...]) -> str | None:
+    """What whoever publishes the weights must know: their parts' licences differ, or one is unknown."""
+    stated = sorted({origin.licence for origin in origins if origin.licence})
+    unknown = [f"{origin.role} {origin.name}" for origin in origins if not origin.licence]
+    notes = []
+    if len(stated) > 1:
+        notes.append(f"The parts and the data have different licences ({', '.join(stated)}); all of them bind.")
+    if unknown:
+        notes.append(f"The licence is unknown of {', '.join(unknown)}: ask the source before you share the weights.")
+    return " ".join(notes) or None
+
+
+def shared_licence(origins: tuple[Origin, ...]) -> str:
+    """The one licence of all origins, else "other", as the hub calls what no single name says."""
+    found = {origin.licence for origin in origins}
+    return str(found.pop()) if len(found) == 1 and None not in found else "other"
 
 
 def _scores(scores: tuple[Score, ...]) -> list[str]:

@@ -3,6 +3,7 @@
 from enum import Enum
 from typing import Any
 
+from biomedgpt_jax.convert.processing import ExportText
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.layers.mlp import Activation
 from biomedgpt_jax.models.llama import LlamaConfig
@@ -43,14 +44,8 @@ def decoder_family(decoder: LlamaConfig) -> DecoderFamily:
     )
 
 
-def decoder_json(decoder: LlamaConfig, *, context: int, bos: int | None, stop: tuple[int, ...], pad: int) -> Json:
-    """`text_config` of an export.
-
-    Args:
-        context: tokens that the decoder was made for (`max_position_embeddings`).
-        bos, pad: ids of the tokenizer.
-        stop: ids of which any ends an answer.
-    """
+def decoder_json(decoder: LlamaConfig, text: ExportText | None) -> Json:
+    """`text_config` of an export; without `text` there are no special tokens, and no answer ends by itself."""
     values: Json = {
         "model_type": decoder_family(decoder).value,
         "hidden_size": decoder.width,
@@ -59,7 +54,6 @@ def decoder_json(decoder: LlamaConfig, *, context: int, bos: int | None, stop: t
         "num_attention_heads": decoder.heads,
         "num_key_value_heads": decoder.kv_heads,
         "vocab_size": decoder.vocab_size,
-        "max_position_embeddings": context,
         "hidden_act": decoder.activation.value,
         "rms_norm_eps": decoder.eps,
         # The spelling before transformers 5, which every version reads.
@@ -69,10 +63,16 @@ def decoder_json(decoder: LlamaConfig, *, context: int, bos: int | None, stop: t
         "initializer_range": decoder.init_std,
         "attention_dropout": 0.0,
         "use_cache": True,
-        "bos_token_id": bos,
-        "eos_token_id": stop[0] if len(stop) == 1 else list(stop),
-        "pad_token_id": pad,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
     }
+    if text is not None:
+        stop = text.stop_ids
+        values["bos_token_id"], values["pad_token_id"] = text.bos_id, text.pad_id
+        values["eos_token_id"] = stop[0] if len(stop) == 1 else list(stop)
+        if text.context is not None:
+            values["max_position_embeddings"] = text.context
     match decoder_family(decoder):
         case DecoderFamily.LLAMA:
             own: Json = {"head_dim": decoder.head_dim, "attention_bias": False, "mlp_bias": False}

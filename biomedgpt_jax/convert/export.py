@@ -1,129 +1,239 @@
 """Our parameters -> a Hugging Face folder that loads elsewhere with the same logits.
 
-The form is chosen by what the model is: stock LLaVA where it can say it, else our own PyTorch file.
+Parameters are read, moved and written one at a time. The form of a whole model is chosen by what the model is:
+stock LLaVA where it can say it, else our own PyTorch file.
 """
 
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from biomedgpt_jax.convert import decoders, export_llama3med, export_llava
-from biomedgpt_jax.convert.card import USAGE, Card, render_card
+from biomedgpt_jax.convert import decoders, export_adapter, export_llama3med, export_llava, export_tower
+from biomedgpt_jax.convert.card import Card, render_card
 from biomedgpt_jax.convert.decoder_json import decoder_family, decoder_json
+from biomedgpt_jax.convert.leaves import Leaves, Shape
 from biomedgpt_jax.convert.mapping import Rule, export_tensors
 from biomedgpt_jax.convert.processing import (
     ASKING,
+    PREPROCESSOR,
     ExportImages,
     ExportText,
+    image_processor_json,
     write_json,
     write_processor,
     write_text,
+    write_tokenizer,
 )
 from biomedgpt_jax.convert.shapes import model_shapes, part_shapes
 from biomedgpt_jax.convert.tensors import write_safetensors
+from biomedgpt_jax.convert.tower_json import tower_family
 from biomedgpt_jax.core.errors import RunError, UsageError
-from biomedgpt_jax.core.partition import leaf_paths
-from biomedgpt_jax.core.types import Params
+from biomedgpt_jax.core.lora import Lora
 from biomedgpt_jax.models.llama import LlamaConfig
 from biomedgpt_jax.models.llama3_med import Llama3MedConfig
+from biomedgpt_jax.models.vit import VitConfig
+
+MAX_SHARD_BYTES = 4_000_000_000
+LLAVA, LLAMA3MED = "LlavaForConditionalGeneration", "Llama3MedForConditionalGeneration"
+PEFT = "PeftModelForCausalLM"
 
 
 class Form(Enum):
-    """The value is how the folder names its architecture."""
+    """What a folder is."""
 
-    LLAVA = "LlavaForConditionalGeneration"  # no remote code
-    LLAMA3MED = "Llama3MedForConditionalGeneration"  # our modeling file in the folder
-    DECODER = "LlamaForCausalLM"  # or Qwen2 or Gemma; no remote code
+    LLAVA = "llava"  # the whole model, no remote code
+    LLAMA3MED = "llama3med"  # the whole model, our modeling file in the folder
+    DECODER = "decoder"  # alone, as Llama, Qwen2 or Gemma; no remote code
+    TOWER = "tower"  # alone, as CLIP, SigLIP or DINOv2; H-optimus as timm's
+    ADAPTER = "adapter"  # LoRA for PEFT, and the model below it in the folder `base`
 
 
 @dataclass(frozen=True)
 class Exported:
     folder: Path
     form: Form
+    architecture: str  # the class that loads it
     warnings: tuple[str, ...]  # for the user and the card
 
 
 def export_model(
     folder: str | Path,
-    params: Params,
+    leaves: Leaves,
     config: Llama3MedConfig,
     text: ExportText,
     geometry: str,
     card: Card,
     *,
     form: Form | None = None,
-    dtype: str = "float32",
-    max_shard_bytes: int = 4_000_000_000,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> Exported:
-    """Writes the whole model; the folder appears when it is complete.
+    """Writes the whole model in the dtypes of its leaves; the folder appears when it is complete.
 
     Args:
-        params: tower/, connector/ and decoder/, adapters merged; float leaves of any dtype.
+        leaves: tower/, connector/ and decoder/, adapters merged.
         geometry: how pictures became square: "pad", "resize" or "crop".
-        form: None chooses LLaVA where it can compute the same, else our modeling file.
-        dtype: of all weights written: float32, bfloat16 or float16.
+        form: LLAVA or LLAMA3MED; None chooses LLaVA where it can compute the same.
 
     Raises:
         UsageError: `form` asks for what it cannot say, or the folder is taken.
-        RunError: parameters that are not of this configuration, a tokenizer that does not fit.
+        RunError: leaves that are not of this configuration, a tokenizer that does not fit.
     """
-    obstacles = export_llava.llava_obstacles(config)
-    form = form or (Form.LLAMA3MED if obstacles else Form.LLAVA)
-    if form is Form.DECODER:
-        raise UsageError("The decoder alone is written by export_decoder.")
-    if form is Form.LLAVA and obstacles:
-        raise UsageError(
-            f"Stock LLaVA cannot express this model: {'; '.join(obstacles)}. Export it as {Form.LLAMA3MED.value}."
-        )
-    images = ExportImages(config.image_size, geometry, config.vision.tower.mean, config.vision.tower.std)
-    warnings = _warnings(images)
+    form, images = model_form(config, form), _images(config, geometry)
+    architecture, warnings = {Form.LLAVA: LLAVA, Form.LLAMA3MED: LLAMA3MED}[form], _warnings(images)
 
     def fill(part: Path) -> None:
-        if form is Form.LLAVA:
-            content, rules = export_llava.llava_config(config, text, dtype), export_llava.llava_name_rules(config)
-        else:
-            content = export_llama3med.llama3med_config(config, text, geometry, dtype)
-            rules = export_llama3med.llama3med_rules(config)
-            export_llama3med.copy_modeling_files(part)
-        leaves = _leaves(params, model_shapes(config), part)
-        _check_text(text, config.decoder)
-        write_json(part / "config.json", content)
-        write_json(part / ASKING, {"template": text.template, "geometry": geometry})
-        image_token = write_text(part, text, processor_class="LlavaProcessor")
-        write_processor(part, images, image_token=image_token, **_placeholders(config, form))
-        write_safetensors(part, _tensors(leaves, rules, dtype, part), max_shard_bytes)
-        _write_card(part, card, form, warnings, _facts(config, geometry, dtype))
+        _write_model(part, leaves, config, text, images, form, max_shard_bytes)
+        _write_card(part, card, architecture, warnings, _facts(config, geometry, leaves))
 
-    return Exported(_appear(Path(folder), fill), form, warnings)
+    return Exported(_appear(Path(folder), fill), form, architecture, warnings)
 
 
-def export_decoder(
-    folder: str | Path, params: Params, config: LlamaConfig, text: ExportText, card: Card, *, dtype: str = "float32"
+def export_adapter_of(
+    folder: str | Path,
+    adapters: Leaves,
+    lora: Lora,
+    base: Leaves,
+    config: Llama3MedConfig,
+    text: ExportText,
+    geometry: str,
+    card: Card,
 ) -> Exported:
-    """Writes the decoder alone (`params` without the `decoder/` level) as a stock causal language model.
+    """Writes a PEFT adapter, and in its folder `base` the whole model that it was trained on.
+
+    Args:
+        adapters: the low-rank factors.
+        base: all other leaves, as `export_model` takes them: also those that were trained beside the factors.
 
     Raises:
         UsageError, RunError: as `export_model`.
     """
+    form, images = model_form(config, None), _images(config, geometry)
+    below, warnings = {Form.LLAVA: LLAVA, Form.LLAMA3MED: LLAMA3MED}[form], _warnings(images)
 
     def fill(part: Path) -> None:
-        family = decoder_family(config)
-        leaves = _leaves(params, part_shapes(config), part)
-        _check_text(text, config)
-        content = decoder_json(config, context=text.context, bos=text.bos_id, stop=text.stop_ids, pad=text.pad_id)
-        architecture = {"architectures": [f"{family.name.title()}ForCausalLM"], "torch_dtype": dtype}
-        write_json(part / "config.json", architecture | content)
-        write_text(part, text, processor_class=None)
-        write_safetensors(part, _tensors(leaves, decoders.RULES[family.value], dtype, part))
-        _write_card(part, card, Form.DECODER, (), (("architecture", architecture["architectures"][0]),))
+        model = part / export_adapter.BASE
+        model.mkdir()
+        _write_model(model, base, config, text, images, form, MAX_SHARD_BYTES)
+        _write_card(model, card, below, warnings, _facts(config, geometry, base))
+        write_json(part / export_adapter.CONFIG, export_adapter.adapter_config(config, below, lora, adapters.shapes))
+        export_adapter.write_adapter(part, adapters, export_adapter.adapter_rules(config, below, adapters.shapes))
+        facts = (("adapter", f"LoRA of rank {lora.rank}, alpha {lora.alpha:g}"), *_facts(config, geometry, base))
+        _write_card(part, card, f"{PEFT} of {below}", warnings, facts)
 
-    return Exported(_appear(Path(folder), fill), Form.DECODER, ())
+    return Exported(_appear(Path(folder), fill), Form.ADAPTER, PEFT, warnings)
+
+
+def export_decoder(
+    folder: str | Path, leaves: Leaves, config: LlamaConfig, text: ExportText | None, card: Card
+) -> Exported:
+    """Writes the decoder alone (`leaves` without the `decoder/` level) as a stock causal language model.
+
+    Args:
+        text: None leaves the folder without a tokenizer.
+
+    Raises:
+        UsageError, RunError: as `export_model`.
+    """
+    architecture = f"{decoder_family(config).name.title()}ForCausalLM"
+
+    def fill(part: Path) -> None:
+        _check_leaves(leaves.shapes, part_shapes(config), part)
+        content = {"architectures": [architecture], "torch_dtype": str(leaves.dtype), **decoder_json(config, text)}
+        write_json(part / "config.json", content)
+        if text is not None:
+            _check_text(text, config)
+            if text.template is None:
+                write_tokenizer(part, text)
+            else:
+                write_text(part, text, processor_class=None)
+        rules = decoders.RULES[decoder_family(config).value]
+        write_safetensors(part, _tensors(leaves, rules, part), MAX_SHARD_BYTES)
+        facts = (("decoder", _decoder_fact(config)), ("weights", str(leaves.dtype)))
+        _write_card(part, card, "AutoModelForCausalLM", (), facts)
+
+    return Exported(_appear(Path(folder), fill), Form.DECODER, architecture, ())
+
+
+def export_tower_alone(
+    folder: str | Path, leaves: Leaves, config: VitConfig, geometry: str | None, card: Card
+) -> Exported:
+    """Writes a vision tower alone (`leaves` without the level above) with the settings of its image processor.
+
+    Args:
+        geometry: None is that of the family's own processor.
+
+    Raises:
+        UsageError, RunError: as `export_model`.
+    """
+    family = tower_family(config)
+    architecture, geometry = export_tower.ARCHITECTURES[family], geometry or export_tower.PUBLISHED_GEOMETRY[family]
+    images = ExportImages(config.image_size, geometry, config.mean, config.std)
+
+    def fill(part: Path) -> None:
+        _check_leaves(leaves.shapes, part_shapes(config), part)
+        write_json(part / "config.json", export_tower.tower_config(config, str(leaves.dtype)))
+        write_json(part / PREPROCESSOR, image_processor_json(images))
+        rules = export_tower.tower_name_rules(config)
+        unread = export_tower.unread_tensors(config, leaves)
+        write_safetensors(part, chain(unread.items(), _tensors(leaves, rules, part)), MAX_SHARD_BYTES)
+        facts = (
+            ("image size", f"{config.image_size} x {config.image_size} ({geometry})"),
+            ("tower", f"{config.depth} layers of {config.width}, patches of {config.patch}"),
+            ("weights", str(leaves.dtype)),
+        )
+        _write_card(part, card, architecture, (), facts)
+
+    return Exported(_appear(Path(folder), fill), Form.TOWER, architecture, ())
+
+
+def model_form(config: Llama3MedConfig, form: Form | None) -> Form:
+    """The form of a whole model; None asks for stock LLaVA where it can compute the same.
+
+    Raises:
+        UsageError: stock LLaVA is asked for and cannot; says why.
+    """
+    obstacles = export_llava.llava_obstacles(config)
+    if form is Form.LLAVA and obstacles:
+        raise UsageError(
+            f"Stock LLaVA cannot express this model: {'; '.join(obstacles)}. Export it as {Form.LLAMA3MED.value}, "
+            "which brings its own small modeling file."
+        )
+    return form or (Form.LLAMA3MED if obstacles else Form.LLAVA)
+
+
+def model_rules(config: Llama3MedConfig, form: Form) -> tuple[Rule, ...]:
+    """Names on disk of a whole model to our paths."""
+    return export_llava.llava_name_rules(config) if form is Form.LLAVA else export_llama3med.llama3med_rules(config)
+
+
+def _write_model(
+    part: Path,
+    leaves: Leaves,
+    config: Llama3MedConfig,
+    text: ExportText,
+    images: ExportImages,
+    form: Form,
+    max_shard_bytes: int,
+) -> None:
+    if form is Form.LLAVA:
+        content = export_llava.llava_config(config, text, str(leaves.dtype))
+    else:
+        content = export_llama3med.llama3med_config(config, text, images.geometry, str(leaves.dtype))
+        export_llama3med.copy_modeling_files(part)
+    _check_leaves(leaves.shapes, model_shapes(config), part)
+    _check_text(text, config.decoder)
+    write_json(part / "config.json", content)
+    write_json(part / ASKING, {"template": text.template, "geometry": images.geometry})
+    image_token = write_text(part, text, processor_class="LlavaProcessor")
+    write_processor(part, images, image_token=image_token, **_placeholders(config, form))
+    write_safetensors(part, _tensors(leaves, model_rules(config, form), part), max_shard_bytes)
 
 
 def _appear(folder: Path, fill: Callable[[Path], None]) -> Path:
@@ -145,29 +255,23 @@ def _appear(folder: Path, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _leaves(params: Params, shapes: Mapping[str, tuple[int, ...]], where: Path) -> dict[str, np.ndarray]:
-    leaves = leaf_paths(params)
-    missing, extra = sorted(set(shapes) - set(leaves)), sorted(set(leaves) - set(shapes))
-    wrong = [path for path in shapes if path in leaves and tuple(leaves[path].shape) != shapes[path]]
+def _check_leaves(found: Mapping[str, Shape], shapes: Mapping[str, Shape], where: Path) -> None:
+    missing, extra = sorted(set(shapes) - set(found)), sorted(set(found) - set(shapes))
+    wrong = [path for path in shapes if path in found and tuple(found[path]) != shapes[path]]
     if missing or extra or wrong:
         raise RunError(
             f"{where}: the parameters are not of this configuration.\n  missing: {', '.join(missing[:8]) or 'none'}\n"
             f"  not expected: {', '.join(extra[:8]) or 'none'}\n  of another shape: {', '.join(wrong[:8]) or 'none'}\n"
             "Adapters must be merged before an export."
         )
-    return {path: np.asarray(leaf) for path, leaf in leaves.items()}
 
 
-def _tensors(
-    leaves: Mapping[str, np.ndarray], rules: tuple[Rule, ...], dtype: str, where: Path
-) -> Iterator[tuple[str, np.ndarray]]:
-    kind = np.dtype(dtype)
-    for key, array in export_tensors(leaves, rules, where=str(where)):
-        yield key, array.astype(kind, copy=False)
+def _tensors(leaves: Leaves, rules: tuple[Rule, ...], where: Path) -> Iterator[tuple[str, np.ndarray]]:
+    return export_tensors(leaves, rules, where=str(where), shapes=leaves.shapes)
 
 
 def _check_text(text: ExportText, decoder: LlamaConfig) -> None:
-    ids = [text.bos_id, text.pad_id, text.image_id, *text.stop_ids]
+    ids = [text.bos_id, text.pad_id, *text.stop_ids, *([] if text.template is None else [text.image_id])]
     highest = max(each for each in ids if each is not None)
     if highest >= decoder.vocab_size:
         raise RunError(
@@ -192,6 +296,11 @@ def _placeholders(config: Llama3MedConfig, form: Form) -> dict[str, Any]:
     return {"patch": patch, "extra_tokens": tokens - (size // patch) ** 2, "strategy": "full"}
 
 
+def _images(config: Llama3MedConfig, geometry: str) -> ExportImages:
+    tower = config.vision.tower
+    return ExportImages(config.image_size, geometry, tower.mean, tower.std)
+
+
 def _warnings(images: ExportImages) -> tuple[str, ...]:
     found = [
         "Image processors that use torchvision differ from ours (Pillow) by up to one grey level; "
@@ -202,21 +311,25 @@ def _warnings(images: ExportImages) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _facts(config: Llama3MedConfig, geometry: str, dtype: str) -> tuple[tuple[str, str], ...]:
-    vision, decoder = config.vision, config.decoder
+def _facts(config: Llama3MedConfig, geometry: str, leaves: Leaves) -> tuple[tuple[str, str], ...]:
+    vision = config.vision
     return (
         ("image size", f"{config.image_size} x {config.image_size} ({geometry})"),
         ("scales", ", ".join(map(str, vision.s2.scales))),
         ("tokens per image", str(config.tokens_per_image)),
         ("tower", f"{vision.tower.depth} layers of {vision.tower.width}, features of layer {vision.features.layer}"),
         ("connector", type(config.connector).__name__.removesuffix("Config")),
-        ("decoder", f"{decoder.depth} layers of {decoder.width}, {decoder.vocab_size} tokens"),
-        ("weights", dtype),
+        ("decoder", _decoder_fact(config.decoder)),
+        ("weights", str(leaves.dtype)),
     )
 
 
+def _decoder_fact(decoder: LlamaConfig) -> str:
+    return f"{decoder.depth} layers of {decoder.width}, {decoder.vocab_size} tokens"
+
+
 def _write_card(
-    folder: Path, card: Card, form: Form, warnings: tuple[str, ...], facts: tuple[tuple[str, str], ...]
+    folder: Path, card: Card, architecture: str, warnings: tuple[str, ...], facts: tuple[tuple[str, str], ...]
 ) -> None:
-    noted = Card(card.title, card.licence, card.origins, card.scores, (*card.notes, *warnings))
-    (folder / "README.md").write_text(render_card(noted, usage=USAGE[form.value], facts=facts), encoding="utf-8")
+    noted = replace(card, notes=(*card.notes, *warnings))
+    (folder / "README.md").write_text(render_card(noted, architecture, facts), encoding="utf-8")

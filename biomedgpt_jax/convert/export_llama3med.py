@@ -42,7 +42,7 @@ def llama3med_config(config: Llama3MedConfig, text: ExportText, geometry: str, d
     vision, features = config.vision, config.vision.features
     if decoder_family(config.decoder) is DecoderFamily.GEMMA:
         raise RunError("Gemma scales image features with the token embeddings, which our model does not; no export.")
-    decoder = decoder_json(config.decoder, context=text.context, bos=text.bos_id, stop=text.stop_ids, pad=text.pad_id)
+    decoder = decoder_json(config.decoder, text)
     return {
         "architectures": [CLASSES["AutoModelForCausalLM"]],
         "auto_map": {auto: f"{MODELING_FILES[0].removesuffix('.py')}.{name}" for auto, name in CLASSES.items()},

@@ -41,7 +41,7 @@ def llava_obstacles(config: Llama3MedConfig) -> list[str]:
 def llava_config(config: Llama3MedConfig, text: ExportText, dtype: str) -> Json:
     """The content of config.json, in the spelling that every version of transformers reads."""
     vision, tower = config.vision, config.vision.tower
-    decoder = decoder_json(config.decoder, context=text.context, bos=text.bos_id, stop=text.stop_ids, pad=text.pad_id)
+    decoder = decoder_json(config.decoder, text)
     assert isinstance(config.connector, MlpConfig)
     return {
         "architectures": ["LlavaForConditionalGeneration"],

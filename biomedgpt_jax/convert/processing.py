@@ -10,6 +10,7 @@ from biomedgpt_jax.core.errors import RunError
 
 Json = dict[str, Any]
 TOKENIZER_SETTINGS, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+PREPROCESSOR = "preprocessor_config.json"
 # What our verbs need to ask an exported model: {"template": name in data.prompts, "geometry": name in data.images}.
 ASKING = "biomedgpt.json"
 
@@ -25,8 +26,8 @@ class ExportText:
     stop_ids: tuple[int, ...]  # any of them ends an answer
     pad_id: int
     image_id: int  # stands at image positions
-    context: int  # tokens that the decoder was made for
-    template: str  # name of how questions were put in training
+    context: int | None  # tokens that the decoder was made for, where known
+    template: str | None  # name of how questions were put in training; None: the tokenizer is copied as it is
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,18 @@ class ExportImages:
     std: tuple[float, float, float]
 
 
+def write_tokenizer(folder: Path, text: ExportText) -> None:
+    """The tokenizer's files as they are, and generation_config.json."""
+    for file in text.tokenizer_folder.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    generation: Json = {"eos_token_id": list(text.stop_ids), "pad_token_id": text.pad_id, "do_sample": False}
+    if text.bos_id is not None:
+        generation["bos_token_id"] = text.bos_id
+    write_json(folder / "generation_config.json", generation)
+
+
 def write_text(folder: Path, text: ExportText, *, processor_class: str | None) -> str:
-    """The tokenizer's files, its settings completed, and generation_config.json; returns the image token.
+    """As `write_tokenizer`, with the settings completed and the chat template; returns the image token.
 
     Raises:
         RunError: the tokenizer folder lacks a file or a name.
@@ -49,8 +60,7 @@ def write_text(folder: Path, text: ExportText, *, processor_class: str | None) -
     for name in ("tokenizer.json", TOKENIZER_SETTINGS, CHAT_TEMPLATE):
         if not (source / name).is_file():
             raise RunError(f"{source / name}: not there; an export needs a tokenizer.json folder with a chat template.")
-    for file in source.iterdir():
-        shutil.copyfile(file, folder / file.name)
+    write_tokenizer(folder, text)
     template = (source / CHAT_TEMPLATE).read_text(encoding="utf-8")
     settings = json.loads((source / TOKENIZER_SETTINGS).read_bytes())
     image = settings.get("extra_special_tokens", {}).get("image_token")
@@ -58,19 +68,16 @@ def write_text(folder: Path, text: ExportText, *, processor_class: str | None) -
         raise RunError(f"{source / TOKENIZER_SETTINGS}: extra_special_tokens names no image_token.")
     settings |= {
         "padding_side": "left",  # batches of prompts are continued at their ends
-        "model_max_length": text.context,
         "model_input_names": ["input_ids", "attention_mask"],
         # Older versions look for it here, or in chat_template.json.
         "chat_template": template,
     }
+    if text.context is not None:
+        settings["model_max_length"] = text.context
     if processor_class:
         settings["processor_class"] = processor_class
     write_json(folder / TOKENIZER_SETTINGS, settings)
     write_json(folder / "chat_template.json", {"chat_template": template})
-    generation = {"eos_token_id": list(text.stop_ids), "pad_token_id": text.pad_id, "do_sample": False}
-    if text.bos_id is not None:
-        generation["bos_token_id"] = text.bos_id
-    write_json(folder / "generation_config.json", generation)
     return image
 
 
@@ -83,7 +90,7 @@ def write_processor(
         patch: pixels per side that one image token stands for.
         extra_tokens: tokens in front of the patches, before `strategy` "default" takes one away.
     """
-    write_json(folder / "preprocessor_config.json", image_processor_json(images))
+    write_json(folder / PREPROCESSOR, image_processor_json(images) | {"processor_class": "LlavaProcessor"})
     processor = {
         "processor_class": "LlavaProcessor",
         "image_token": image_token,
@@ -122,7 +129,6 @@ def image_processor_json(images: ExportImages) -> Json:
         raise RunError(f"Image geometry {images.geometry!r} is unknown, expected one of {sorted(geometries)}.")
     return {
         **geometries[images.geometry],
-        "processor_class": "LlavaProcessor",
         "crop_size": square,
         "do_convert_rgb": True,
         "do_resize": True,

@@ -138,6 +138,7 @@ def without_lora(params: Params, lora: Lora) -> Params:
     return from_leaf_paths(plain)
 
 
+@jax.jit
 def _add_product(kernels: jax.Array, a: jax.Array, b: jax.Array, factor: float) -> jax.Array:
     """Kernels [l *in *out] + factor * a [l i r] b [l r o]; layer by layer, which bounds the memory."""
 

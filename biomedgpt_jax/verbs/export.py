@@ -1,225 +1,220 @@
-"""Turns a run into a Hugging Face folder, reads it back, and proves that it is the same model.
+"""Turns a run, or imported weights, into a Hugging Face folder, reads it back, and proves that it is the same model.
 
     biomedgpt export --model=runs/instruct --out=exports/instruct
+    biomedgpt export --model=runs/lora --out=exports/lora --form=adapter
+    biomedgpt export --model=weights/llama-3.1-8b --out=exports/llama --verify --push-to-hub=my-lab/llama
 
-One scale and a CLIP or SigLIP tower give a stock LLaVA folder; anything else brings its own small modeling file.
-Adapters are merged. parity.json is the certificate: the weights read back bit for bit and, where torch and
-transformers are installed (or always with --verify), logits and greedy answers computed by them.
+Forms: auto (stock LLaVA for one scale and a CLIP or SigLIP tower, else llama3med), llava, llama3med (brings its own
+small modeling file), decoder (alone, as LlamaForCausalLM, Qwen2 or Gemma), tower (alone, as CLIPVisionModel,
+SiglipVisionModel or Dinov2Model; H-optimus-0 as a checkpoint of timm), adapter (LoRA for peft, with the model that it
+was trained on, connector included, in the folder `base`). All but the last have their adapters merged.
+
+Weights are read, converted and written one array at a time. parity.json is the certificate: the weights read back bit
+for bit and, with PyTorch, tower features, connector, logits and greedy answers compared in float32. Without --verify or
+--noverify that is done where torch and transformers are installed and the weights take little of the memory.
 """
 
-import importlib.util
-import json
+import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
 from absl import flags
 
-from biomedgpt_jax.convert.card import Card, Origin, Score
-from biomedgpt_jax.convert.export import Exported, export_model
-from biomedgpt_jax.convert.parity import Parity, Prompt, Reimport, reimport, verify, write_certificate
+from biomedgpt_jax.convert.card import Card, licence_note, shared_licence
+from biomedgpt_jax.convert.export import (
+    Exported,
+    Form,
+    export_adapter_of,
+    export_decoder,
+    export_model,
+    export_tower_alone,
+    model_form,
+)
+from biomedgpt_jax.convert.hub import check_name, push_folder
+from biomedgpt_jax.convert.leaves import Leaves, cast
 from biomedgpt_jax.convert.processing import ExportText
-from biomedgpt_jax.core.lora import merge_lora
-from biomedgpt_jax.core.types import Batch, ModelFns, Params
-from biomedgpt_jax.data.manifest import read_manifest
-from biomedgpt_jax.data.source import PreparedSplit, Sample, Turn
-from biomedgpt_jax.data.tasks import encode_prompt, expand
+from biomedgpt_jax.core.errors import RunError, UsageError
+from biomedgpt_jax.data.prompts import TEMPLATES
 from biomedgpt_jax.data.tokenizer_export import to_tokenizer_json
-from biomedgpt_jax.eval.decode import greedy
-from biomedgpt_jax.models.llama3_med import make_llama3_med
+from biomedgpt_jax.models.llama import LlamaConfig
+from biomedgpt_jax.models.llama3_med import Llama3MedConfig
+from biomedgpt_jax.models.vit import VitConfig
 from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.certify import certify
 from biomedgpt_jax.verbs.console import make_console
-from biomedgpt_jax.verbs.loaded_model import LoadedModel, load_model
-from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, image_transform, template
+from biomedgpt_jax.verbs.export_source import Exportable, read_exportable
+from biomedgpt_jax.verbs.loaded_model import define_model
+from biomedgpt_jax.verbs.model_spec import DTYPES
 
 EXAMPLE = "biomedgpt export --model=runs/small --out=exports/small"
-NUM_PROMPTS = 4
-NEW_TOKENS = 16
+AUTO = "auto"
+TITLES = {"model": "Llama3-Med", "decoder": "Decoder of a Llama3-Med", "tower": "Vision tower of a Llama3-Med"}
 
 
 @dataclass(frozen=True)
-class Plain:
-    """The model with its adapters merged, in float32."""
+class Job:
+    """One export: from what, where to, and the part of the source that is written."""
 
-    model: ModelFns
-    params: Params
+    source: Exportable
+    leaves: Leaves
+    out: Path
+    card: Card
+    text: ExportText | None  # None: weights without a tokenizer
 
 
 def define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("model", None, "Workdir of a run.", flag_values=values)
-    flags.DEFINE_integer("step", None, "Checkpoint to take; the newest if not set.", flag_values=values)
+    define_model(values)
     flags.DEFINE_string("out", None, "Folder to write.", flag_values=values)
-    flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of the weights written.", flag_values=values)
-    flags.DEFINE_bool("verify", False, "Fail where torch and transformers are not there.", flag_values=values)
+    flags.DEFINE_enum("form", AUTO, [AUTO, *(form.value for form in Form)], "What to write.", flag_values=values)
+    flags.DEFINE_enum(
+        "dtype", None, list(DTYPES), "Of the weights written; of a run float32, else as stored.", flag_values=values
+    )
+    flags.DEFINE_bool("verify", None, "Compare with PyTorch; by default where that is cheap.", flag_values=values)
+    flags.DEFINE_string("push-to-hub", None, "owner/name on the hub to upload to.", flag_values=values)
+    flags.DEFINE_bool("private", False, "Make a new repository on the hub private.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> int:
     folder = Path(command_line.require(values, "model", EXAMPLE))
     out = Path(command_line.require(values, "out", EXAMPLE))
-    say = make_console().print
-    loaded = load_model(folder, values.step, "float32")
-    config = json.loads((folder / "config.json").read_text())
-    with jax.set_mesh(loaded.mesh):
-        plain = _plain(loaded)
-        exported = _export(loaded, plain, config, out, values.dtype)
-        say(f"{exported.form.value} in {out}", markup=False)
-        for warning in exported.warnings:
-            say(f"note: {warning}", markup=False)
-        same = reimport(out, plain.params, loaded.spec.model, values.dtype)
-        parity = _verify(loaded, plain, config, out, values)
-    write_certificate(out, same, parity)
-    return _say_outcome(say, same, parity)
-
-
-def _plain(loaded: LoadedModel) -> Plain:
-    lora = loaded.spec.lora
-    if lora is None:
-        return Plain(loaded.model, loaded.params)
-    model = make_llama3_med(loaded.spec.model, compute_dtype=DTYPES["float32"], remat=REMAT["none"], lora=None)
-    return Plain(model, merge_lora(loaded.params, lora))
-
-
-def _export(loaded: LoadedModel, plain: Plain, config: dict[str, Any], out: Path, dtype: str) -> Exported:
-    tokenizer = loaded.tokenizer
+    hub = values["push-to-hub"].value
+    if hub:
+        check_name(hub)
+    say = partial(make_console().print, markup=False, highlight=False)
+    source = read_exportable(folder, values.step)
+    source = replace(source, template=values.template or source.template, geometry=values.geometry or source.geometry)
+    form = choose_form(source, values.form)
+    leaves = source.leaves_of(form)
+    leaves = cast(leaves, values.dtype) if values.dtype else leaves
+    if values.dtype and source.adapted is not None:
+        base = cast(source.adapted.base, values.dtype)
+        source = replace(source, adapted=replace(source.adapted, base=base))
     with tempfile.TemporaryDirectory() as scratch:
-        to_tokenizer_json(tokenizer, scratch, template(loaded.spec))
-        text = ExportText(
-            tokenizer_folder=Path(scratch),
-            bos_id=tokenizer.bos_id,
-            stop_ids=tuple(tokenizer.stop_ids),
-            pad_id=tokenizer.pad_id,
-            image_id=tokenizer.image_token_id,
-            context=config["data"]["row_tokens"],
-            template=loaded.spec.template,
+        text = _text(source, form, Path(scratch))
+        exported = WRITERS[form](Job(source, leaves, out, _card(source, form), text))
+    say(f"{exported.architecture} in {out}")
+    for warning in exported.warnings:
+        say(f"note: {warning}")
+    if not certify(source, leaves, exported, values.verify, say):
+        say(f"{out} is not the same model; parity.json says where it differs.")
+        return 1
+    if hub:
+        if note := licence_note(source.origins):
+            say(f"note: {note}")
+        say(f"uploaded: {push_folder(out, hub, private=values.private)}")
+    return 0
+
+
+def choose_form(source: Exportable, name: str) -> Form:
+    """The form asked for, or the one of what the source is.
+
+    Raises:
+        UsageError: the source has no such form; says what it has.
+    """
+    if source.part != "model":
+        only = Form(source.part)
+        if name not in (AUTO, only.value):
+            raise UsageError(f"--form={name}: {source.name} holds a {source.part} alone; export it as {only.value}.")
+        return only
+    config = source.config
+    assert isinstance(config, Llama3MedConfig)
+    if name == Form.ADAPTER.value and source.adapted is None:
+        raise UsageError(
+            f"--form=adapter: {source.name} has no adapters, because it was not trained with LoRA "
+            "(config.tune.decoder=lora). Leave --form out for the whole model."
         )
-        params = jax.device_get(plain.params)
-        return export_model(
-            out, params, loaded.spec.model, text, loaded.spec.geometry, _card(loaded, config), dtype=dtype
+    if name == Form.TOWER.value and config.vision.second is not None:
+        raise UsageError(
+            f"--form=tower: {source.name} mixes two towers, and the form has place for one. Leave --form out for the "
+            "whole model, which has both."
         )
+    if name in (Form.DECODER.value, Form.TOWER.value, Form.ADAPTER.value):
+        return Form(name)
+    return model_form(config, None if name == AUTO else Form(name))
 
 
-def _card(loaded: LoadedModel, config: dict[str, Any]) -> Card:
-    origins, scores = [], []
-    for name in config["data"]["paths"]:
-        manifest = read_manifest(Path(name))
-        origins.append(Origin(manifest.title, "training data", manifest.licence, manifest.fingerprint))
-    for file in sorted(Path(loaded.name.split(" step ")[0]).glob(f"eval/step_{_step(loaded)}/*/scores.json")):
-        summary = json.loads(file.read_text())
-        scores += [_score(file.parent.name, summary, group) for group in summary["groups"]]
-    return Card(
-        title="Llama3-Med",
-        licence="other",
-        origins=tuple(origins),
-        scores=tuple(scores),
-        notes=("The licence follows from those of its parts and data; see the table.",),
-    )
+def _whole(job: Job, form: Form) -> Exported:
+    config, text, geometry = _asked(job)
+    return export_model(job.out, job.leaves, config, text, geometry, job.card, form=form)
 
 
-def _score(data: str, summary: dict[str, Any], group: dict[str, Any]) -> Score:
-    score, baseline = group["scores"][group["headline"]], group["baseline"]
-    return Score(
-        data=f"{data} {group['task']}, {group['answer_type']}",
-        protocol=summary["protocol"],
-        metric=group["headline"],
-        value=score["mean"],
-        low=score["low"],
-        high=score["high"],
-        n=group["n"],
-        baseline=None if baseline is None else baseline["scores"][group["headline"]],
-    )
+def _adapter(job: Job) -> Exported:
+    (config, text, geometry), adapted = _asked(job), job.source.adapted
+    assert adapted is not None  # see choose_form
+    return export_adapter_of(job.out, adapted.factors, adapted.lora, adapted.base, config, text, geometry, job.card)
 
 
-def _step(loaded: LoadedModel) -> str:
-    return loaded.name.split(" step ")[1]
+def _decoder(job: Job) -> Exported:
+    config = job.source.config_of(Form.DECODER)
+    assert isinstance(config, LlamaConfig)
+    return export_decoder(job.out, job.leaves, config, job.text, job.card)
 
 
-def _verify(
-    loaded: LoadedModel, plain: Plain, config: dict[str, Any], out: Path, values: flags.FlagValues
-) -> Parity | None:
-    installed = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-    if not (installed or values.verify) or values.dtype != "float32":
+def _tower(job: Job) -> Exported:
+    config = job.source.config_of(Form.TOWER)
+    assert isinstance(config, VitConfig)
+    return export_tower_alone(job.out, job.leaves, config, job.source.geometry, job.card)
+
+
+WRITERS: dict[Form, Callable[[Job], Exported]] = {
+    Form.LLAVA: partial(_whole, form=Form.LLAVA),
+    Form.LLAMA3MED: partial(_whole, form=Form.LLAMA3MED),
+    Form.DECODER: _decoder,
+    Form.TOWER: _tower,
+    Form.ADAPTER: _adapter,
+}
+
+
+def _asked(job: Job) -> tuple[Llama3MedConfig, ExportText, str]:
+    """What a whole model needs to be asked."""
+    config, geometry = job.source.config, job.source.geometry
+    assert isinstance(config, Llama3MedConfig) and job.text is not None and geometry
+    return config, job.text, geometry
+
+
+def _text(source: Exportable, form: Form, scratch: Path) -> ExportText | None:
+    """The tokenizer as a folder; with the chat template that questions had, where that is known.
+
+    Raises:
+        UsageError: a whole model does not say how it is asked. RunError: it has no tokenizer.
+    """
+    tokenizer, name = source.tokenizer, source.template
+    alone = form in (Form.DECODER, Form.TOWER)
+    if form is Form.TOWER or (alone and tokenizer is None):
         return None
-
-    @jax.jit
-    def all_logits(batch: Batch) -> jax.Array:
-        return plain.model.unembed(plain.params, plain.model.forward(plain.params, batch))[0]
-
-    def answer(prompt: Prompt, count: int) -> list[int]:
-        batch = _batch(prompt, loaded.tokenizer.image_token_id)
-        decoded = greedy(
-            plain.model,
-            plain.params,
-            batch,
-            max_new_tokens=count,
-            stop_ids=tuple(loaded.tokenizer.stop_ids),
-            cache_length=batch["tokens"].shape[1] + count,
+    if tokenizer is None:
+        raise RunError(f"{source.name} holds no tokenizer, which a whole model needs; import it with its tokenizer.")
+    missing = [flag for flag, value in (("template", name), ("geometry", source.geometry)) if not value]
+    if missing and not alone:
+        raise UsageError(
+            f"{source.name} does not say its {' and '.join(missing)}; name them with "
+            f"{' '.join(f'--{flag}=NAME' for flag in missing)} (biomedgpt export --help lists the names)."
         )
-        return decoded.tokens[0, : decoded.lengths[0]].tolist()
-
-    def logits(prompt: Prompt) -> np.ndarray:
-        with jax.default_matmul_precision("highest"):
-            return np.asarray(all_logits(_batch(prompt, loaded.tokenizer.image_token_id)))
-
-    return verify(out, _prompts(loaded, config), logits, answer, new_tokens=NEW_TOKENS)
-
-
-def _prompts(loaded: LoadedModel, config: dict[str, Any]) -> list[Prompt]:
-    """Held-out questions where the run's data is still there, else a grey picture and a plain question."""
-    transform = image_transform(loaded.spec)
-    samples = _held_out(config) or [_grey(loaded)]
-    prompts = []
-    for sample, pictures in samples:
-        encoded = encode_prompt(sample, template(loaded.spec), loaded.tokenizer)
-        tokens, _, _ = expand(encoded, loaded.spec.model.tokens_per_image, loaded.tokenizer.image_token_id)
-        size = loaded.spec.model.image_size
-        images = [picture if isinstance(picture, np.ndarray) else transform(picture) for picture in pictures]
-        prompts.append(Prompt(sample.id, tokens, np.array(images, np.uint8).reshape(-1, size, size, 3)))
-    return prompts
-
-
-def _held_out(config: dict[str, Any]) -> list[tuple[Sample, list[bytes]]]:
-    for name in config["eval"]["paths"]:
-        if Path(name).is_dir():
-            split = PreparedSplit(name, config["eval"]["split"])
-            chosen = [split[number] for number in range(0, len(split), max(1, len(split) // NUM_PROMPTS))]
-            return [(sample, [split.image(n) for n in sample.images]) for sample in chosen[:NUM_PROMPTS]]
-    return []
-
-
-def _grey(loaded: LoadedModel) -> tuple[Sample, list[np.ndarray]]:
-    size = loaded.spec.model.image_size
-    picture = np.full((size, size, 3), 128, np.uint8)
-    return Sample("grey", (0,), (Turn("What is shown?", ""),), {}), [picture]
-
-
-def _batch(prompt: Prompt, image_token_id: int) -> dict[str, np.ndarray]:
-    """One row; image tokens take the features in order."""
-    length = len(prompt.tokens)
-    index = np.full(length, -1, np.int32)
-    places = np.flatnonzero(prompt.tokens == image_token_id)
-    index[places] = np.arange(len(places))
-    return {
-        "tokens": prompt.tokens[None],
-        "targets": np.zeros((1, length), np.int32),
-        "loss_weights": np.zeros((1, length), np.float32),
-        "segment_ids": np.ones((1, length), np.int32),
-        "positions": np.arange(length, dtype=np.int32)[None],
-        "image_index": index[None],
-        "images": prompt.images[None],
-    }
-
-
-def _say_outcome(say: Any, same: Reimport, parity: Parity | None) -> int:
-    say(f"read back: {same.leaves} arrays, {len(same.unequal)} differ", markup=False)
-    if parity is None:
-        say("transformers: not compared (pip install 'biomedgpt-jax[hf]', then export again)", markup=False)
+    if name is None:
+        for file in source.tokenizer_files:
+            shutil.copyfile(file, scratch / file.name)
     else:
-        say(
-            f"transformers: largest logit difference {parity.max_abs:.2g} ({parity.max_rel:.2g} of the largest), "
-            f"argmax equal {parity.argmax_agreement:.1%}, greedy answers equal: {parity.greedy_equal}",
-            markup=False,
-        )
-    return 0 if same.passed and (parity is None or parity.passed) else 1
+        to_tokenizer_json(tokenizer, scratch, TEMPLATES[name])
+    return ExportText(
+        tokenizer_folder=scratch,
+        bos_id=tokenizer.bos_id,
+        stop_ids=tuple(tokenizer.stop_ids),
+        pad_id=tokenizer.pad_id,
+        image_id=tokenizer.image_token_id,
+        context=source.context,
+        template=name,
+    )
+
+
+def _card(source: Exportable, form: Form) -> Card:
+    part = form.value if form in (Form.DECODER, Form.TOWER) else "model"
+    return Card(
+        title=TITLES[part] if source.part == "model" else Path(source.name).name,
+        licence=shared_licence(source.origins),
+        origins=source.origins,
+        scores=source.scores if part == "model" else (),
+        notes=(),
+    )

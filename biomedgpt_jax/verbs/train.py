@@ -25,6 +25,7 @@ from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 from biomedgpt_jax.core.types import ModelFns, TrainState
 from biomedgpt_jax.data.features import FeatureReader
 from biomedgpt_jax.data.tokenizers import Tokenizer
+from biomedgpt_jax.eval.protocols import protocol
 from biomedgpt_jax.models.llama3_med import Tune, trainable
 from biomedgpt_jax.train.ledger import Ledger, ledger_json, make_ledger, print_ledger
 from biomedgpt_jax.train.loop import LoopSettings
@@ -47,6 +48,7 @@ from biomedgpt_jax.verbs.model_spec import (
     spec_from_config,
     write_spec,
 )
+from biomedgpt_jax.verbs.origins import write_origins
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.scoring import Evaluate, headline_figures, scorers
 from biomedgpt_jax.verbs.starting_weights import check_origins, start_params
@@ -185,6 +187,8 @@ def _open_run(
 ) -> Sequence[AbstractContextManager[Writer]]:
     """Called when the state is there: a checkpoint that does not fit leaves the files of its run as they are."""
     write_spec(workdir, spec)
+    if restored is None:
+        write_origins(workdir, config)
     (workdir / "ledger.json").write_text(json.dumps(ledger_json(ledger), indent=1) + "\n")
     (workdir / "config.json").write_text(config.to_json(indent=1) + "\n")
 
@@ -209,7 +213,7 @@ def _evaluate(
         config.eval.paths,
         config.eval.split,
         train_split=config.data.split,
-        protocol=config.eval.protocol,
+        protocol=protocol(config.eval.protocol),
         batch_rows=config.eval.batch_rows,
         max_new_tokens=config.eval.max_new_tokens,
         features=features,
@@ -221,7 +225,8 @@ def _evaluate(
         with progress() as advance:
             for scorer in asked:
                 folder = workdir / "eval" / f"step_{step}" / scorer.folder_name
-                summary, _ = scorer(parts.model, params, folder, {"run": str(workdir), "step": step}, advance)
+                facts = {"model": f"{workdir} step {step}", "dtype": config.model.compute_dtype}
+                summary, _ = scorer(parts.model, params, folder, facts, advance)
                 figures |= headline_figures(summary, f"score/{scorer.folder_name}" if len(asked) > 1 else "score")
         return figures
 

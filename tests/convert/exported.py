@@ -12,6 +12,7 @@ import numpy as np
 
 from biomedgpt_jax.convert.card import Card, Origin, Score
 from biomedgpt_jax.convert.export import Exported, Form, export_model
+from biomedgpt_jax.convert.leaves import Leaves, in_memory
 from biomedgpt_jax.convert.processing import ExportText
 from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.partition import map_with_path
@@ -55,6 +56,10 @@ class Tiny:
     config: Llama3MedConfig
     params: Params
     fns: ModelFns
+
+    @cached_property
+    def leaves(self) -> Leaves:
+        return in_memory(self.params)
 
     @cached_property
     def compiled(self) -> Callable:
@@ -125,7 +130,7 @@ CARD = Card(
 
 
 def exported(folder: Path, model: Tiny, text: ExportText, form: Form | None = None, geometry: str = "pad") -> Exported:
-    return export_model(folder, model.params, model.config, text, geometry, CARD, form=form)
+    return export_model(folder, model.leaves, model.config, text, geometry, CARD, form=form)
 
 
 def read_json(file: Path) -> dict:

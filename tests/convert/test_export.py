@@ -14,7 +14,9 @@ import transformers
 from PIL import Image
 
 from biomedgpt_jax.convert.export import Form, export_decoder, export_model
-from biomedgpt_jax.convert.parity import exported_model, reimport
+from biomedgpt_jax.convert.leaves import below, cast, in_memory
+from biomedgpt_jax.convert.reimport import reimport
+from biomedgpt_jax.convert.torch_model import exported_model
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.images import Geometry, load_square
 from biomedgpt_jax.data.prompts import TEMPLATES
@@ -112,7 +114,7 @@ def test_stock_llava_gives_our_logits_and_comes_back_bit_equal(tmp_path, text, n
     with exported_model(export.folder) as loaded:
         assert type(loaded) is transformers.LlavaForConditionalGeneration
         assert_same_logits(model, loaded, text)
-    back = reimport(export.folder, model.params, model.config)
+    back = reimport(export.folder, model.leaves, model.config)
     assert (back.passed, back.unequal) == (True, ())
     assert back.leaves == len(jax.tree.leaves(model.params))
 
@@ -124,7 +126,7 @@ def test_our_modeling_file_gives_our_logits_and_comes_back_bit_equal(tmp_path, t
     assert export.form is Form.LLAMA3MED
     with exported_model(export.folder) as loaded:
         assert_same_logits(model, loaded, text)
-    assert reimport(export.folder, model.params, model.config).passed
+    assert reimport(export.folder, model.leaves, model.config).passed
 
 
 @pytest.mark.usefixtures("remote_code")
@@ -156,28 +158,28 @@ def test_wrong_number_of_image_positions_is_refused_by_our_file(tmp_path, text):
 
 def test_bfloat16_in_shards(tmp_path, text):
     model = made("clip")
-    folder = export_model(
-        tmp_path / "out", model.params, model.config, text, "pad", CARD, dtype="bfloat16", max_shard_bytes=60_000
-    ).folder
+    leaves = cast(model.leaves, "bfloat16")
+    folder = export_model(tmp_path / "out", leaves, model.config, text, "pad", CARD, max_shard_bytes=60_000).folder
     assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1
     loaded = transformers.LlavaForConditionalGeneration.from_pretrained(folder)
     assert loaded.dtype == torch.bfloat16
     ours = np.asarray(model.params["connector"]["linears"]["0"]["kernel"].astype(jnp.bfloat16), np.float32)
     np.testing.assert_array_equal(loaded.model.multi_modal_projector.linear_1.weight.detach().float().numpy().T, ours)
-    assert reimport(folder, model.params, model.config, dtype="bfloat16").passed
-    assert not reimport(folder, jax.tree.map(lambda x: x + 0.1, model.params), model.config, dtype="bfloat16").passed
+    assert reimport(folder, leaves, model.config).passed
+    other = in_memory(jax.tree.map(lambda x: x + 0.1, model.params))
+    assert not reimport(folder, cast(other, "bfloat16"), model.config).passed
 
 
 @pytest.mark.parametrize("decoder", [DECODER, TIED, QWEN2, GEMMA], ids=["llama", "tied", "qwen2", "gemma"])
 def test_the_decoder_alone(tmp_path, text, decoder):
     model = tiny(TOWERS["clip"], decoder=decoder)
-    folder = export_decoder(tmp_path / "out", model.params["decoder"], decoder, text, CARD).folder
+    folder = export_decoder(tmp_path / "out", below(model.leaves, "decoder/"), decoder, text, CARD).folder
     tokens = np.random.default_rng(0).integers(0, 330, (2, 600))
     ours = model.logits(tokens, np.zeros((2, 0, 28, 28, 3), np.uint8), text.image_id + 1000)
     with exported_model(folder) as loaded, torch.no_grad():
         theirs = loaded(input_ids=torch.from_numpy(tokens)).logits.numpy()
     assert np.abs(theirs - ours).max() / np.abs(ours).max() < 1e-5
-    assert reimport(folder, model.params["decoder"], decoder).passed
+    assert reimport(folder, below(model.leaves, "decoder/"), decoder).passed
 
 
 def picture(width: int, height: int) -> bytes:
@@ -257,6 +259,7 @@ def test_the_card_states_use_licences_and_scores(tmp_path, text):
     assert "not a medical device" in card
     assert "| vqa_rad | strict/v1 | closed accuracy | 50.0% (40.0% to 60.0%) | 48.9% | 10 |" in card
     assert "| tower | nobody | unknown: ask its source |" in card
+    assert "The licence is unknown of tower nobody" in card
     assert "A note | with a bar." in card and "trust_remote_code" not in card
 
 
@@ -268,7 +271,7 @@ def test_what_cannot_be_exported_says_why(tmp_path, text):
     with pytest.raises(RunError, match=r"not expected: decoder/adapter/a"):
         export_model(
             tmp_path / "out",
-            {**clip.params, "decoder": {**clip.params["decoder"], "adapter": {"a": np.zeros(1)}}},
+            in_memory({**clip.params, "decoder": {**clip.params["decoder"], "adapter": {"a": np.zeros(1)}}}),
             clip.config,
             text,
             "pad",
@@ -286,7 +289,7 @@ def test_what_cannot_be_exported_says_why(tmp_path, text):
         exported(tmp_path / "out", strange, text)
     queries = replace(clip.config, connector=connector_from_name("qformer", (24,), 40))
     with pytest.raises(RunError, match="no QFormer"):
-        export_model(tmp_path / "out", {}, queries, text, "pad", CARD)
+        export_model(tmp_path / "out", clip.leaves, queries, text, "pad", CARD)
     assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
     exported(tmp_path / "out", clip, text)
     with pytest.raises(UsageError, match="is not empty"):

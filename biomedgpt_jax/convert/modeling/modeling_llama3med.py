@@ -87,6 +87,10 @@ class Llama3MedForConditionalGeneration(PreTrainedModel):
         embeddings = self.embed(input_ids, pixel_values)
         return self.language_model.generate(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
 
+    def prepare_inputs_for_generation(self, *args, **kwargs):
+        """The language model's, which generates; peft asks for it."""
+        return self.language_model.prepare_inputs_for_generation(*args, **kwargs)
+
     def get_input_embeddings(self):
         return self.language_model.get_input_embeddings()
 

@@ -1,0 +1,216 @@
+"""What `biomedgpt export` reads: a step of a run, or a folder of imported weights; leaf by leaf, never as a whole."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+
+from biomedgpt_jax.checkpoint.start import Source, from_run, from_weights
+from biomedgpt_jax.checkpoint.weights import TABLE, weights_records, weights_table
+from biomedgpt_jax.convert.card import Origin, Score
+from biomedgpt_jax.convert.export import Form
+from biomedgpt_jax.convert.importer import TOKENIZER_FILES, ModelConfig
+from biomedgpt_jax.convert.leaves import Leaves, below
+from biomedgpt_jax.convert.processing import TOKENIZER_SETTINGS
+from biomedgpt_jax.convert.shapes import model_shapes
+from biomedgpt_jax.core.config_json import from_json
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.lora import Lora, is_adapter, merge_lora, without_lora
+from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
+from biomedgpt_jax.core.types import Params
+from biomedgpt_jax.data.tokenizers import Tokenizer, load_tokenizer
+from biomedgpt_jax.models.llama import LlamaConfig
+from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
+from biomedgpt_jax.models.vit import VitConfig
+from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, ModelSpec, read_asking, read_spec
+from biomedgpt_jax.verbs.origins import read_origins
+from biomedgpt_jax.verbs.training_data import TOKENIZER
+
+PARTS = {"model": Llama3MedConfig, "decoder": LlamaConfig, "tower": VitConfig}
+NO_CONTEXT = 10**9  # what tokenizer_config.json states where nobody knows
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A run with LoRA, its factors apart from the rest."""
+
+    lora: Lora
+    factors: Leaves
+    base: Leaves  # of the plain model, without the factors
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Prepared data whose questions the certificate may ask."""
+
+    folders: tuple[Path, ...]
+    split: str
+
+
+@dataclass(frozen=True)
+class Exportable:
+    name: str
+    part: str  # "model", "decoder" or "tower": what the leaves are the tree of
+    config: ModelConfig
+    leaves: Leaves  # of the plain model, adapters merged
+    adapted: Adapted | None
+    tokenizer: Tokenizer | None
+    tokenizer_files: tuple[Path, ...]
+    template: str | None
+    geometry: str | None
+    context: int | None  # tokens that the decoder was made for
+    origins: tuple[Origin, ...]
+    scores: tuple[Score, ...]
+    held_out: HeldOut
+
+    def config_of(self, form: Form) -> ModelConfig:
+        """Of what a folder of that form holds."""
+        if isinstance(self.config, Llama3MedConfig):
+            parts = {Form.DECODER: self.config.decoder, Form.TOWER: self.config.vision.tower}
+            return parts.get(form, self.config)
+        return self.config
+
+    def leaves_of(self, form: Form) -> Leaves:
+        """The same of its leaves."""
+        prefixes = {Form.DECODER: "decoder/", Form.TOWER: "tower/"} if self.part == "model" else {}
+        return below(self.leaves, prefixes[form]) if form in prefixes else self.leaves
+
+
+def read_exportable(folder: Path, step: int | None) -> Exportable:
+    """Opens a run (the newest step if None) or a folder of weights; no parameter is read yet.
+
+    Raises:
+        RunError: the folder is neither, or it is damaged.
+    """
+    return _weights(folder) if (folder / TABLE).is_file() else _run(folder, step)
+
+
+def _run(folder: Path, step: int | None) -> Exportable:
+    spec, source = read_spec(folder), from_run(folder, step=step)
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = folder / TOKENIZER
+    leaves, adapted = _run_leaves(source, spec)
+    return Exportable(
+        name=source.name,
+        part="model",
+        config=spec.model,
+        leaves=leaves,
+        adapted=adapted,
+        tokenizer=load_tokenizer(tokenizer),
+        tokenizer_files=tuple(tokenizer.iterdir()),
+        template=spec.template,
+        geometry=spec.geometry,
+        context=config["data"]["row_tokens"],
+        origins=read_origins(folder),
+        scores=tuple(_scores(folder, source.name.rsplit(" step ", 1)[1])),
+        held_out=HeldOut(tuple(map(Path, config["eval"]["paths"])), config["eval"]["split"]),
+    )
+
+
+def _weights(folder: Path) -> Exportable:
+    meta, records = weights_table(folder)["meta"], weights_records(folder)
+    part = meta.get("part")
+    if part not in PARTS:
+        raise RunError(
+            f"{folder}: these weights are no imported model (role {meta.get('role')!r}); expected the workdir of a "
+            "run, or a folder made by `biomedgpt import`."
+        )
+    source = from_weights(folder)
+    dtypes = {path: np.dtype(record.dtype) for path, record in records.items()}
+    files = tuple(file for name in TOKENIZER_FILES if (file := folder / name).is_file())
+    asking = read_asking(folder)
+    return Exportable(
+        name=str(folder),
+        part=part,
+        config=from_json(PARTS[part], meta["config"], f"{folder / TABLE}: config"),
+        leaves=Leaves(source.shapes, dtypes, lambda path: np.asarray(_loaded(source, {path: dtypes[path]})[path])),
+        adapted=None,
+        tokenizer=load_tokenizer(folder) if any(file.name.startswith("tokenizer.") for file in files) else None,
+        tokenizer_files=files,
+        template=asking["template"] or None,
+        geometry=asking["geometry"] or None,
+        context=_context(folder),
+        origins=(Origin(folder.name, part, meta.get("licence"), weights_table(folder)["hash"]),),
+        scores=(),
+        held_out=HeldOut((), ""),
+    )
+
+
+def _run_leaves(source: Source, spec: ModelSpec) -> tuple[Leaves, Adapted | None]:
+    """In float32: what was trained is so stored, and the rest is exact in it."""
+    shapes, lora = model_shapes(spec.model), spec.lora
+    stored = _stored_dtypes(spec)
+
+    def plain(path: str) -> np.ndarray:
+        return np.asarray(_loaded(source, {path: stored[path]})[path])
+
+    if lora is None:
+        return _float32(shapes, plain), None
+
+    def parts(path: str) -> Params:
+        names = [f"{path}/array/qvalue", f"{path}/array/scale", f"{path}_lora_a", f"{path}_lora_b", path]
+        return from_leaf_paths(_loaded(source, {name: stored[name] for name in names if name in source.shapes}))
+
+    def merged(path: str) -> np.ndarray:
+        return np.asarray(leaf_paths(merge_lora(parts(path), lora))[path])
+
+    def base(path: str) -> np.ndarray:
+        return np.asarray(leaf_paths(without_lora(parts(path), lora))[path])
+
+    factors = {path: shape for path, shape in source.shapes.items() if is_adapter(path)}
+    return _float32(shapes, merged), Adapted(lora, _float32(factors, plain), _float32(shapes, base))
+
+
+def _float32(shapes: dict[str, tuple[int, ...]], read: Any) -> Leaves:
+    return Leaves(shapes, dict.fromkeys(shapes, np.dtype(np.float32)), read)
+
+
+def _stored_dtypes(spec: ModelSpec) -> dict[str, Any]:
+    """Float32 for all but the integers of quantised kernels."""
+    model = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=REMAT["none"], lora=spec.lora)
+    return {path: leaf.dtype for path, leaf in leaf_paths(jax.eval_shape(model.init, jax.random.key(0))).items()}
+
+
+def _loaded(source: Source, dtypes: dict[str, Any]) -> dict[str, Any]:
+    """Some leaves in the memory of the host, whatever the accelerators are."""
+    host = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    expected = {path: jax.ShapeDtypeStruct(source.shapes[path], kind, sharding=host) for path, kind in dtypes.items()}
+    return leaf_paths(source.load(from_leaf_paths(expected)))
+
+
+def _scores(run: Path, step: str) -> Iterable[Score]:
+    for file in sorted(run.glob(f"eval/step_{step}/*/scores.json")):
+        summary = json.loads(file.read_text())
+        for group in summary["groups"]:
+            yield _score(file.parent.name, summary, group)
+
+
+def _score(data: str, summary: dict[str, Any], group: dict[str, Any]) -> Score:
+    score, baseline = group["scores"][group["headline"]], group["baseline"]
+    return Score(
+        data=f"{data} {group['task']}, {group['answer_type']}",
+        protocol=summary["protocol"],
+        metric=group["headline"],
+        value=score["mean"],
+        low=score["low"],
+        high=score["high"],
+        n=group["n"],
+        baseline=None if baseline is None else baseline["scores"][group["headline"]],
+    )
+
+
+def _context(folder: Path) -> int | None:
+    stated = _json(folder / TOKENIZER_SETTINGS).get("model_max_length")
+    return stated if isinstance(stated, int) and stated < NO_CONTEXT else None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_bytes()) if file.is_file() else {}
+    except ValueError as error:
+        raise RunError(f"{file} is not JSON ({error}). Import the weights again.") from error
