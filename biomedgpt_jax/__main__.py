@@ -7,6 +7,7 @@ import traceback
 from absl import flags, logging
 
 from biomedgpt_jax.core.errors import RunError, UsageError
+from biomedgpt_jax.core.system_errors import system_message
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.verbs import command_line
 
@@ -44,8 +45,10 @@ def main() -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        # Not an input that we foresaw: name it, and say how to see where it comes from.
-        return _fail(verb, f"unexpected {type(error).__name__}: {error}\nRun again with --debug to see where.", 1)
+        refused = system_message(error, _target(rest))
+        # Else not an input that we foresaw: name it, and say how to see where it comes from.
+        unforeseen = f"unexpected {type(error).__name__}: {error}\nRun again with --debug to see where."
+        return _fail(verb, refused or unforeseen, 1)
 
 
 def _run(verb: str, rest: list[str]) -> int:
@@ -60,6 +63,11 @@ def _run(verb: str, rest: list[str]) -> int:
     # Grain starts worker processes, which read absl's global flags.
     flags.FLAGS.mark_as_parsed()
     return module.run(values) or 0
+
+
+def _target(arguments: list[str]) -> str | None:
+    """The folder or file that the call was to write."""
+    return next((each.split("=", 1)[1] for each in arguments if each.startswith(("--out=", "--workdir="))), None)
 
 
 def _overview() -> str:

@@ -6,14 +6,17 @@ Formulas: DICOM PS3.3 C.7.6.3 (photometric interpretation), C.11.1 (modality) an
 
 import io
 import warnings
+import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.limits import MAX_FILE_BYTES, MAX_PIXELS, refuse_bytes, refuse_pixels
 
 T = TypeVar("T")
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax whose data set is compressed by zlib
 INSTALL = "DICOM needs pydicom and its decoders: pip install 'biomedgpt-jax[medical]'"
 
 
@@ -34,7 +37,7 @@ def decode(data: bytes, name: str = "image", frame: int = 0, window: tuple[float
 
 def frame_count(data: bytes, name: str = "image") -> int:
     """Number of frames of a DICOM file."""
-    return _read(data, name, _frames)
+    return _read(data, name, lambda dataset: _frames(dataset, name))
 
 
 def _read(data: bytes, name: str, use: Callable[[Any], T]) -> T:
@@ -45,6 +48,7 @@ def _read(data: bytes, name: str, use: Callable[[Any], T]) -> T:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd but readable headers are common in real files
+            _refuse_inflated_bomb(data, name)
             return use(pydicom.dcmread(io.BytesIO(data)))
     except DataError:
         raise
@@ -53,14 +57,30 @@ def _read(data: bytes, name: str, use: Callable[[Any], T]) -> T:
         raise DataError(f"{name}: not a readable DICOM image ({len(data)} bytes): {reason}") from reason
 
 
+def _refuse_inflated_bomb(data: bytes, name: str) -> None:
+    """Counts what a deflated file holds, a piece at a time: pydicom would inflate it as a whole."""
+    if DEFLATED not in data[132:2048]:
+        return
+    stream, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    rest = data[144 + int.from_bytes(data[140:144], "little") :]  # behind group 2, whose length is its first element
+    while rest and count <= MAX_FILE_BYTES:
+        count += len(stream.decompress(rest, 1 << 20))
+        rest = stream.unconsumed_tail
+    refuse_bytes(count, f"{name}, inflated")
+
+
 def _render(dataset: Any, name: str, frame: int, window: tuple[float, float] | None) -> np.ndarray:
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
     if "PixelData" not in dataset:
         raise DataError(f"{name}: this DICOM file holds no image ({dataset.get('SOPClassUID', 'no SOP class')})")
-    if not 0 <= frame < _frames(dataset):
-        raise DataError(f"{name}: frame {frame} asked, the file holds frames 0 to {_frames(dataset) - 1}")
+    rows, columns, samples = dataset.Rows, dataset.Columns, dataset.SamplesPerPixel
+    # Compressed pixels may be few bytes and say that they are many.
+    refuse_pixels(rows * columns * samples, 3 * MAX_PIXELS, name, f"{rows} x {columns} of {samples} samples")
+    frames = _frames(dataset, name)
+    if not 0 <= frame < frames:
+        raise DataError(f"{name}: frame {frame} asked, the file holds frames 0 to {frames - 1}")
     pixels = pixel_array(dataset, index=frame)
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":
@@ -107,8 +127,11 @@ def apply_window(values: np.ndarray, center: float, width: float, function: str 
     return np.rint(np.clip(shown, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def _frames(dataset: Any) -> int:
-    return int(dataset.get("NumberOfFrames") or 1)
+def _frames(dataset: Any, name: str) -> int:
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames < 1:
+        raise DataError(f"{name}: NumberOfFrames is {frames}; expected 1 or more")
+    return frames
 
 
 def _frame_item(dataset: Any, frame: int, sequence: str) -> Any:

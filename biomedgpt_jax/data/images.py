@@ -7,16 +7,13 @@ import enum
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from biomedgpt_jax.data import dicom
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.limits import MAX_PIXELS, MAX_WORK_PIXELS, refuse_pixels
 
 Color = tuple[int, int, int]
-# Pillow's own limit before it warns of a decompression bomb; here it refuses.
-MAX_PIXELS = 89_478_485
-# A square canvas or an enlarged strip made from an accepted image may be larger than the image, up to here.
-MAX_WORK_PIXELS = 4 * MAX_PIXELS
 STORED_AS_IS = ("JPEG", "PNG")
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
@@ -78,7 +75,7 @@ def open_image(data: bytes, name: str = "image", frame: int = 0) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(data))
-        _refuse_bomb(image.width * image.height, MAX_PIXELS, name, f"{image.width} x {image.height}")
+        refuse_pixels(image.width * image.height, MAX_PIXELS, name, f"{image.width} x {image.height}")
         image.seek(frame)
         image.load()
         kind = image.format
@@ -88,7 +85,9 @@ def open_image(data: bytes, name: str = "image", frame: int = 0) -> Image.Image:
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as reason:
-        raise DataError(f"{name}: refused as a decompression bomb: {reason}") from reason
+        raise DataError(f"{name}: refused as a decompression bomb: {str(reason).rstrip('.')}") from reason
+    except UnidentifiedImageError as reason:
+        raise DataError(f"{name}: not a readable image ({len(data)} bytes): no known format, nor DICOM") from reason
     # Pillow's readers raise nearly every kind of exception on damaged files; all of them mean the same to the
     # caller.
     except Exception as reason:
@@ -139,7 +138,7 @@ def _scale_range(values: np.ndarray) -> np.ndarray:
 
 def _pad(image: Image.Image, size: int, background: Color, name: str) -> Image.Image:
     long = max(image.size)
-    _refuse_bomb(long * long, MAX_WORK_PIXELS, name, f"{image.width} x {image.height} padded to a square")
+    refuse_pixels(long * long, MAX_WORK_PIXELS, name, f"{image.width} x {image.height} padded to a square")
     if image.width != image.height:
         canvas = Image.new("RGB", (long, long), background)
         canvas.paste(image, ((long - image.width) // 2, (long - image.height) // 2))
@@ -154,16 +153,11 @@ def _resize(image: Image.Image, size: int, background: Color, name: str) -> Imag
 def _crop(image: Image.Image, size: int, background: Color, name: str) -> Image.Image:
     short, long = min(image.size), max(image.size)
     new_long = int(size * long / short)  # truncated, as Hugging Face and torchvision do
-    _refuse_bomb(size * new_long, MAX_WORK_PIXELS, name, f"{image.width} x {image.height}, shortest edge {size}")
+    refuse_pixels(size * new_long, MAX_WORK_PIXELS, name, f"{image.width} x {image.height}, shortest edge {size}")
     width, height = (size, new_long) if image.width <= image.height else (new_long, size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))
-
-
-def _refuse_bomb(pixels: int, limit: int, name: str, shape: str) -> None:
-    if pixels > limit:
-        raise DataError(f"{name}: {shape} is {pixels} pixels, more than the limit of {limit}; shrink or tile it first")
 
 
 def _is_grey(image: Image.Image) -> bool:

@@ -95,6 +95,9 @@ def tfds_folder(columns: Columns) -> Read:
 def _files(folder: Path, splits: Mapping[str, str]) -> dict[str, Path]:
     paths = {name: folder / file for name, file in splits.items()}
     missing = [str(path) for path in paths.values() if not path.is_file()]
+    folders = [str(path) for path in paths.values() if path.is_dir()]
+    if folders:
+        raise DataError(f"{', '.join(folders)}: a folder, expected a file of rows")
     if missing:
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise DataError(f"{', '.join(missing)}: no such file; {folder} holds: {found}")

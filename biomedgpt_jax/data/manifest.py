@@ -64,7 +64,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         found = json.loads(path.read_text())
-    except FileNotFoundError as reason:
+    except (FileNotFoundError, NotADirectoryError) as reason:
         raise DataError(f"{folder} holds no {MANIFEST}: not a prepared data set; run `biomedgpt prepare`") from reason
     except ValueError as reason:
         raise DataError(f"{path} is not readable JSON ({reason}); prepare the data set again") from reason

@@ -69,6 +69,8 @@ def prepare_dataset(
     out = Path(out_dir)
     raw = _open_raw(spec, out, source_dir, download_dir, report or _silent)
     fingerprint = _fingerprint(spec, raw, shard_rows)
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file, expected a folder or a new name")
     if out.is_dir() and any(out.iterdir()):
         return _existing(out, fingerprint)
     partial = out.with_name(out.name + ".partial")
@@ -92,7 +94,8 @@ def _open_raw(
     if source is not None:
         folder = Path(source)
         if not folder.is_dir():
-            raise DataError(f"source folder {folder} does not exist; expected the raw files of {spec.name} there")
+            found = "is a file" if folder.exists() else "does not exist"
+            raise DataError(f"source folder {folder} {found}; expected the raw files of {spec.name} there")
     else:
         folder = Path(download) if download is not None else out.with_name(out.name + ".raw")
         if spec.download is not None:

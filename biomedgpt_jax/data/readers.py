@@ -6,10 +6,11 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from biomedgpt_jax.data.errors import DataError
-from biomedgpt_jax.data.rows import BadRow, ImageFile, ImageMember, ImageRef, Row, check_text, inside, make_row
+from biomedgpt_jax.data.limits import MAX_LINE_BYTES
+from biomedgpt_jax.data.rows import BadRow, ImageMember, ImageRef, Row, check_text, image_file, inside, make_row
 
 # Some published files misspell the key.
 CONVERSATION_KEYS = ("conversations", "conversatons")
@@ -19,7 +20,7 @@ ImageFinder = Callable[[str], ImageRef]
 
 def files_in(root: Path) -> ImageFinder:
     """Finds images by their path relative to `root`; a path that leaves it is refused."""
-    return lambda name: ImageFile(inside(root, name), name)
+    return lambda name: image_file(root, name)
 
 
 def zips_in(archives: Iterable[Path], depth: int) -> ImageFinder:
@@ -136,7 +137,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     except FileNotFoundError as reason:
         raise DataError(f"{path} does not exist") from reason
     except (ValueError, UnicodeDecodeError, RecursionError) as reason:
-        raise DataError(f"{path}: not valid JSON: {reason}") from reason
+        raise DataError(f"{path}: not valid JSON: {_json_fault(reason)}") from reason
     if not isinstance(content, list):
         raise DataError(f"{path}: expected a list of rows, found {type(content).__name__}")
     for row, entry in enumerate(content, 1):
@@ -151,9 +152,13 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 entry = json.loads(line)
             except (ValueError, RecursionError) as reason:
-                yield row, BadRow(path.name, row, f"not valid JSON: {reason}")
+                yield row, BadRow(path.name, row, f"not valid JSON: {_json_fault(reason)}")
                 continue
             yield row, entry if isinstance(entry, dict) else _not_a_row(path, row, entry)
+
+
+def _json_fault(reason: Exception) -> str:
+    return "nested too deeply" if isinstance(reason, RecursionError) else str(reason)
 
 
 def _not_a_row(path: Path, row: int, entry: Any) -> BadRow:
@@ -161,19 +166,31 @@ def _not_a_row(path: Path, row: int, entry: Any) -> BadRow:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str | BadRow]]:
-    """(line number from 1, text without its end) of a UTF-8 file; a line that is not UTF-8 is a BadRow."""
+    """(line number from 1, text without its end) of a UTF-8 file; a line that is not UTF-8, or longer than
+    MAX_LINE_BYTES, is a BadRow.
+    """
     try:
         file = path.open("rb")
     except FileNotFoundError as reason:
         raise DataError(f"{path} does not exist") from reason
     with file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                _skip_line(file)
+                yield number, BadRow(path.name, number, f"a line of more than {MAX_LINE_BYTES} bytes")
+                continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as reason:
                 yield number, BadRow(path.name, number, f"not UTF-8: {reason.reason} at byte {reason.start}")
                 continue
             yield number, text.rstrip("\r\n")
+
+
+def _skip_line(file: BinaryIO) -> None:
+    """Reads on to the end of the present line."""
+    while (rest := file.readline(1 << 20)) and not rest.endswith(b"\n"):
+        pass
 
 
 def find_one(folder: Path, name: str) -> Path:

@@ -1,29 +1,42 @@
 """What a reader hands to the writer: a row with its images still unread, or a report of a bad row."""
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.limits import refuse_bytes
 
 IMAGE_PLACE = "<image>"
+MAX_NAME_BYTES = 255  # of a file's name, on every usual file system
+MAX_QUOTED = 80  # characters of a name from the data that a message shows
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image that lies in a file of its own. `key()` is equal for references to the same bytes."""
+    """An image that lies in a file of its own, below `root`. `key()` is equal for references to the same bytes."""
 
     path: Path
     name: str
+    root: Path
 
     def key(self) -> str:
         return f"file:{self.path}"
 
     def read(self) -> bytes:
-        return self.path.read_bytes()
+        """Raises DataError for what is no plain file below root, and for one that is too large to be an image."""
+        real, wall = Path(os.path.realpath(self.path, strict=True)), _wall(self.root)
+        if not real.is_relative_to(wall):
+            raise DataError(f"{self.name}: a link to {real}, outside of {wall}; put the file itself there")
+        if not real.is_file():
+            raise DataError(f"{self.name}: not a plain file")
+        refuse_bytes(real.stat().st_size, self.name)
+        return real.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class ImageMember:
 
     def read(self) -> bytes:
         with zipfile.ZipFile(self.archive) as archive:
+            refuse_bytes(archive.getinfo(self.member).file_size, self.name)
             return archive.read(self.member)
 
 
@@ -90,6 +104,10 @@ def make_row(
     meta: dict[str, Any],
 ) -> Row:
     """Checks the text of a row. Raises DataError with the reason, which the readers turn into a BadRow."""
+    check_text(id, "id")
+    for key, value in meta.items():
+        for text in (key, value) if isinstance(value, str) else (key,):
+            check_text(text, f"field {key[:MAX_QUOTED]!r}")
     if not turns:
         raise DataError("no question-answer turn")
     for number, (question, answer) in enumerate(turns, 1):
@@ -126,10 +144,28 @@ def inside(root: Path, name: object) -> Path:
     check_text(name, "image path")
     path = PurePosixPath(str(name))
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in str(name) or ":" in path.parts[0]:
-        raise DataError(f"image path {name!r}: expected a relative path inside the image folder")
+        raise DataError(f"image path {str(name)[:MAX_QUOTED]!r}: expected a relative path inside the image folder")
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in path.parts):
+        raise DataError(f"image path {str(name)[:MAX_QUOTED]!r}...: a name of more than {MAX_NAME_BYTES} bytes")
     return root / path
+
+
+def image_file(root: Path, name: object) -> ImageFile:
+    """The image `root/name`; DataError as of `inside`."""
+    return ImageFile(inside(root, name), str(name), root)
 
 
 def spaces(text: str) -> str:
     """Runs of white space (also tabs and line ends) as one space, none at the ends."""
     return " ".join(text.split())
+
+
+@cache
+def _wall(root: Path) -> Path:
+    """The folder that links below root may not lead out of."""
+    real = root.resolve()
+    for folder in real.parents:
+        # Hugging Face's download cache links the files of snapshots/ to blobs/ beside it.
+        if folder.name == "snapshots" and (folder.parent / "blobs").is_dir():
+            return folder.parent
+    return real

@@ -10,7 +10,7 @@ from typing import Any
 
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.readers import find_one, json_rows, rows_of
-from biomedgpt_jax.data.rows import BadRow, ImageFile, Row, inside, make_row, spaces
+from biomedgpt_jax.data.rows import BadRow, Row, image_file, make_row, spaces
 from biomedgpt_jax.data.spec import Raw, RawSplit
 from biomedgpt_jax.data.splits import group_keys, split_groups
 
@@ -116,7 +116,7 @@ def _question(file: str, row: int, entry: dict[str, Any], images: Path) -> Row:
         "organ": ORGAN_WORDS.get(entry["image_organ"], entry["image_organ"]),
     }
     turns = [(spaces(str(entry["question"])), spaces(str(entry["answer"])))]
-    image = ImageFile(inside(images, name), name)
+    image = image_file(images, name)
     return make_row(file, row, id=f"vqa_rad-{entry['qid']}", images=[image], turns=turns, meta=meta)
 
 
@@ -133,5 +133,5 @@ def _organ(file: str, row: int, entry: dict[str, Any], images: Path) -> Row:
         "organ": ORGAN_WORDS[entry["image_organ"]],
     }
     turns = [(ORGAN_QUESTION, ORGAN_WORDS[entry["image_organ"]])]
-    image = ImageFile(inside(images, name), name)
+    image = image_file(images, name)
     return make_row(file, row, id=f"vqa_rad-organ-{Path(name).stem}", images=[image], turns=turns, meta=meta)

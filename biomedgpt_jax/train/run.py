@@ -75,7 +75,8 @@ def run_training(
             state, base = checkpoints.restore(restored, run.abstract, data)
         chosen = writers(restored) if jax.process_index() == 0 else ()
         recorder = Recorder(
-            [stack.enter_context(writer) for writer in chosen],
+            # A failed save stops the run at the next log line, not at the next save.
+            [*(stack.enter_context(writer) for writer in chosen), lambda rows: checkpoints.check()],
             costs=run.costs,
             gradient_check=GradientCheck(is_late=run.late_gradients, expects_images=run.step.tokens_per_image > 0),
             sample_name=sample_name,

@@ -43,12 +43,14 @@ def require_config(values: flags.FlagValues, example: str, keys: Iterable[str]) 
 
 
 def parse(module: ModuleType, rest: list[str]) -> flags.FlagValues:
-    """Parses the flags that `module.define` declares.
+    """Parses the flags that `module.define` declares; those in `module.SEVERAL` may be given as `--name A B`.
 
     Raises:
         UsageError: an unknown flag or configuration key (with the nearest right one), a value of the wrong
             type, a configuration file that is not there or fails.
     """
+    _check_text(rest)
+    rest = _joined(rest, getattr(module, "SEVERAL", ()))
     values = flags.FlagValues()
     module.define(values)
     # config_flags looks for the overrides of --config in sys.argv itself.
@@ -83,6 +85,30 @@ def help_text(module: ModuleType) -> str:
 def suggest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _check_text(rest: list[str]) -> None:
+    """Raises UsageError for what no path and no tokenizer can take."""
+    for argument in rest:
+        try:
+            plain = b"\0" not in argument.encode()
+        except UnicodeEncodeError:
+            plain = False
+        if not plain:
+            name = argument.split("=")[0]
+            raise UsageError(f"{name!a} holds a NUL character or bytes that are not UTF-8; expected plain text.")
+
+
+def _joined(rest: list[str], several: Iterable[str]) -> list[str]:
+    """`--compare A B` as `--compare=A,B`, for the flags of a verb that take several values."""
+    joined: list[str] = []
+    for argument in rest:
+        last = joined[-1] if joined else ""
+        if argument.startswith("-") or last.split("=")[0] not in {f"--{name}" for name in several}:
+            joined.append(argument)
+        else:
+            joined[-1] = f"{last},{argument}" if "=" in last else f"{last}={argument}"
+    return joined
 
 
 def _file(values: flags.FlagValues) -> str:

@@ -60,7 +60,7 @@ def test_cells_of_other_kinds(tmp_path, make_jpeg):
     columns = Columns(conversations="talk", image="pictures", id="key")
     two, none, null, outside = read_tables(table_splits(tmp_path)["train"], columns, files_in(tmp_path))
     assert two.images[0].read() == make_jpeg(1)
-    assert two.images[1] == ImageFile(tmp_path / "x/y.jpg", "x/y.jpg")
+    assert two.images[1] == ImageFile(tmp_path / "x/y.jpg", "x/y.jpg", tmp_path)
     assert (none.images, null.images, null.id) == ((), (), "3")
     assert isinstance(outside, BadRow)
     assert outside.row == 4
