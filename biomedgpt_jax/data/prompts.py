@@ -95,11 +95,20 @@ _LLAMA3 = Template(
     after_answer=(special("<|eot_id|>", supervised=True),),
     keep_questions=True,
 )
+_CHATML = Template(
+    opening=(),
+    before_question=(special("<|im_start|>"), text("user\n")),
+    before_answer=(special("<|im_end|>"), text("\n"), special("<|im_start|>"), text("assistant\n")),
+    gap="",
+    after_answer=(special("<|im_end|>", supervised=True), text("\n", supervised=True)),
+    keep_questions=True,
+)
 
 TEMPLATES: dict[str, Template] = {
     "align": _ALIGN,  # stage 1 as published: image, caption, newline, and no end of text
     "align_eos": _ALIGN_EOS,  # the same with an end of text, so that a caption can stop
     "llama3": _LLAMA3,
+    "chatml": _CHATML,  # SmolLM2, Qwen2 and others, without a system message
     "phi": _vicuna("<|endoftext|>"),
     "qwen": _vicuna("<|endoftext|>"),
     "stablelm": _vicuna("<|endoftext|>"),

@@ -50,6 +50,8 @@ TRAINED_SPECIAL = (
     "<|endoftext|>",
     "</s>",
     "<eos>",
+    "<|im_start|>",
+    "<|im_end|>",
 )
 
 
@@ -204,7 +206,7 @@ class HuggingFaceTokenizer(Tokenizer):
         byte_fallback = getattr(self._tokenizer.model, "byte_fallback", False)
         unk = named["unk_token"] if byte_fallback else None
         bos = named["bos_token"] if self._adds_bos(config, named["bos_token"]) else None
-        self._finish(bos, eos, named["pad_token"], image_token, unk)
+        self._finish(bos, eos, named["pad_token"], image_token or _image_token(config), unk)
         ends = config.get("eos_token_id", [])
         self.stop_ids = tuple(dict.fromkeys([*self.stop_ids, *([ends] if isinstance(ends, int) else ends)]))
 
@@ -340,6 +342,12 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
     if sorted(ranks.values()) != list(range(len(ranks))):
         raise DataError(f"{path}: ranks are not 0..{len(ranks) - 1}; the file is damaged")
     return ranks
+
+
+def _image_token(config: dict) -> str | None:
+    """What the settings of an export, or of transformers' own processors, name as image token."""
+    extra = config.get("extra_special_tokens")
+    return extra.get("image_token") if isinstance(extra, dict) else None
 
 
 def _settings(files: Sequence[Path]) -> dict:

@@ -1,5 +1,6 @@
 """Templates against the published ids, and the masks that are built from spans."""
 
+import numpy as np
 import pytest
 
 from biomedgpt_jax.data.errors import DataError
@@ -43,6 +44,13 @@ def test_align_has_one_image_per_image(llama3: Tokenizer) -> None:
 
 def test_generation_prompt_ends_after_the_assistant_header(llama3: Tokenizer) -> None:
     assert encode_prompt(LIVER, TEMPLATES["llama3"], llama3).ids.tolist() == LIVER_IDS[:32]
+
+
+def test_chatml_as_published_without_a_system_message(small_sp: Tokenizer) -> None:
+    encoded = encode_sample(LIVER, TEMPLATES["chatml"], small_sp)
+    text = small_sp.decode(np.where(encoded.ids == PLACEHOLDER, small_sp.image_token_id, encoded.ids), False)
+    user = "<|im_start|>user\n<image>\nWhat organ is shown?<|im_end|>\n"
+    assert text == f"<|begin_of_text|>{user}<|im_start|>assistant\nLiver.<|im_end|>\n"
 
 
 @pytest.mark.parametrize("name", sorted(TEMPLATES))

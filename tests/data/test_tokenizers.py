@@ -1,10 +1,12 @@
 """Ids of the real vocabularies, lossless small models, and files that are refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.tokenizer_export import to_tokenizer_json
 from biomedgpt_jax.data.tokenizers import (
     SentencePieceTokenizer,
     Tokenizer,
@@ -47,7 +49,7 @@ def test_special_tokens_are_left_out_or_named(kind: str, request: pytest.Fixture
 def test_trained_model(small_sp: SentencePieceTokenizer, tmp_path: Path) -> None:
     assert small_sp.vocab_size == 600
     assert (small_sp.bos_id, small_sp.eos_id, small_sp.pad_id) == (1, 2, 3)
-    assert small_sp.stop_ids == (2, small_sp.special("<|eot_id|>"))
+    assert small_sp.stop_ids == (2, small_sp.special("<|eot_id|>"), small_sp.special("<|im_end|>"))
     assert small_sp.image_token_id == small_sp.special("<image>")
     assert small_sp.encode("<image>") != [small_sp.image_token_id]
     assert len(small_sp.encode(" cardiomegaly")) < 4
@@ -70,6 +72,14 @@ def test_saved_tokenizer_is_the_same(kind: str, request: pytest.FixtureRequest, 
     loaded = load_tokenizer(tmp_path / "run")
     assert type(loaded) is type(tokenizer) and fingerprint(loaded) == fingerprint(tokenizer)
     assert loaded.encode("The liver.") == tokenizer.encode("The liver.")
+
+
+def test_image_token_that_the_settings_name(tmp_path: Path, small_sp: Tokenizer) -> None:
+    to_tokenizer_json(small_sp, tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    settings = {**json.loads(file.read_text()), "extra_special_tokens": {"image_token": "<eos>"}}
+    file.write_text(json.dumps(settings))
+    assert load_tokenizer(tmp_path).image_token_id == small_sp.special("<eos>") != small_sp.image_token_id
 
 
 def test_image_token_can_be_named(llama3_path: Path) -> None:
