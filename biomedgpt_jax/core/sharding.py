@@ -94,6 +94,13 @@ def shard(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, _divisible(mesh, partition, x.shape))
 
 
+def is_split(axis: str) -> bool:
+    """Whether the mesh set by `jax.set_mesh` lays a logical axis over several devices."""
+    mesh, names = jax.sharding.get_abstract_mesh(), RULES[axis]
+    group = (names,) if isinstance(names, str) else tuple(names or ())
+    return not mesh.empty and math.prod(mesh.shape[name] for name in group) > 1
+
+
 def _fill(shape: MeshShape, count: int) -> MeshShape:
     sizes = {name: size for name, size in zip(MESH_AXES, astuple(shape), strict=True)}
     free = [name for name, size in sizes.items() if size == -1]

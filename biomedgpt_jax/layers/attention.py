@@ -1,14 +1,20 @@
 """Scaled dot-product attention with grouped key/value heads, its masks, and the KV cache.
 
 Axis letters: b rows, s queries, t keys, h query heads, g key/value heads, r query heads of one
-key/value head (h = g r), k head width.
+key/value head (h = g r), n queries of one key/value head (n = s r), k head width.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from biomedgpt_jax.core.sharding import is_split
+
+# Queries are worked on in at most so many blocks, each a multiple of so many queries.
+MAX_BLOCKS, BLOCK = 8, 64
 
 
 def attention(
@@ -21,22 +27,39 @@ def attention(
 ) -> Float[Array, "b s h k"]:
     """softmax(scale q k) v, the softmax in float32; query head h reads key/value head h // r.
 
-    Every model calls this function, so the kernel is chosen here and nowhere else; today it is
-    XLA's on every backend.
+    Every model calls this function or `causal_attention`, so the kernel is chosen here and nowhere else; today
+    it is XLA's on every backend, a block of queries at a time. The backward pass makes the scores of each block
+    again, so that no array of s by t outlives its block.
 
     Args:
         mask: True where a query may look at a key; None means everywhere.
         scale: usually 1 / sqrt(k).
     """
-    b, s, h, width = q.shape
-    groups = k.shape[2]
-    grouped = q.reshape(b, s, groups, h // groups, width)
-    scores = jnp.einsum("bsgrk,btgk->bgrst", grouped, k, preferred_element_type=jnp.float32) * scale
-    if mask is not None:
-        # Finite, so that a query without any key yields a mean instead of NaN.
-        scores = jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bgrst,btgk->bsgrk", weights, v).reshape(q.shape)
+    return _by_heads(q, k, v, mask, scale, causal=False)
+
+
+def causal_attention(
+    q: Float[Array, "b s h k"],
+    k: Float[Array, "b s g k"],
+    v: Float[Array, "b s g k"],
+    *,
+    mask: Bool[Array, "#b 1 s s"] | None,
+    scale: float,
+) -> Float[Array, "b s h k"]:
+    """As `attention`, for a mask that hides from each query all keys behind it: those blocks are never computed.
+
+    A query that may look at no key up to the end of its block yields some mean of those values.
+    """
+    return _by_heads(q, k, v, mask, scale, causal=True)
+
+
+def cached_attention(q: Float[Array, "b 1 h k"], cache: "KVCache", *, scale: float) -> Float[Array, "b 1 h k"]:
+    """One query per row, the token just appended, over one layer's cache."""
+    b, _, h, width = q.shape
+    groups, places = cache.keys.shape[1:3]
+    grouped = q.reshape(b, groups, h // groups, width)
+    weights = jax.nn.softmax(_scores(grouped, cache.keys, cache_mask(cache.lengths, places), scale), axis=-1)
+    return jnp.einsum("bgrt,bgtk->bgrk", weights.astype(cache.values.dtype), cache.values).reshape(q.shape)
 
 
 def segment_causal_mask(segment_ids: Int[Array, "b s"], positions: Int[Array, "b s"]) -> Bool[Array, "b 1 s s"]:
@@ -57,25 +80,120 @@ def segment_causal_mask(segment_ids: Int[Array, "b s"], positions: Int[Array, "b
 
 
 class KVCache(NamedTuple):
-    """Keys (already rotated) and values of the tokens so far.
+    """Keys (already rotated) and values of the tokens so far, each head's places side by side in memory.
 
     A whole decoder's cache has a leading `layers` axis on keys and values; the one that a layer
     receives has not. `lengths` counts the filled places of each row.
     """
 
-    keys: jax.Array  # [layers b t g k]
-    values: jax.Array  # [layers b t g k]
+    keys: jax.Array  # [layers b g t k]
+    values: jax.Array  # [layers b g t k]
     lengths: jax.Array  # int32 [b]
 
     def append(self, k: Float[Array, "b 1 g k"], v: Float[Array, "b 1 g k"]) -> "KVCache":
         """One layer's cache with a token written at place `lengths` of each row."""
-        here = (jnp.arange(self.keys.shape[1]) == self.lengths[:, None])[:, :, None, None]
+        here = (jnp.arange(self.keys.shape[2]) == self.lengths[:, None])[:, None, :, None]
         return self._replace(
-            keys=jnp.where(here, k.astype(self.keys.dtype), self.keys),
-            values=jnp.where(here, v.astype(self.values.dtype), self.values),
+            keys=jnp.where(here, jnp.swapaxes(k, 1, 2).astype(self.keys.dtype), self.keys),
+            values=jnp.where(here, jnp.swapaxes(v, 1, 2).astype(self.values.dtype), self.values),
         )
 
 
 def cache_mask(lengths: Int[Array, " b"], places: int) -> Bool[Array, "b 1 1 t"]:
     """What the token just appended sees: with lengths [2 0] and 4 places, [1 1 1 0] and [1 0 0 0]."""
     return (jnp.arange(places) <= lengths[:, None])[:, None, None]
+
+
+def _by_heads(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float, causal: bool
+) -> jax.Array:
+    """Lays each key/value head's queries, keys and values side by side, [b g n k] and [b g t k], and back."""
+    b, s, h, width = q.shape
+    groups = k.shape[2]
+    queries = q.reshape(b, s, groups, h // groups, width).swapaxes(1, 2).reshape(b, groups, -1, width)
+    out = _attend(queries, k.swapaxes(1, 2), v.swapaxes(1, 2), mask, scale, _blocks(s, k.shape[1], causal))
+    return out.reshape(b, groups, s, h // groups, width).swapaxes(1, 2).reshape(q.shape)
+
+
+class _Block(NamedTuple):
+    """Queries `start` to `stop` of each head look at the first `keys` keys."""
+
+    start: int
+    stop: int
+    keys: int
+
+
+def _blocks(queries: int, keys: int, causal: bool) -> tuple[_Block, ...]:
+    # Slices of a sequence that is itself split would move it between devices.
+    size = queries if is_split("length") else -(-queries // (MAX_BLOCKS * BLOCK)) * BLOCK
+    bounds = [(start, min(start + size, queries)) for start in range(0, queries, size)]
+    return tuple(_Block(start, stop, stop if causal else keys) for start, stop in bounds)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attend(
+    q: Float[Array, "b g n k"],
+    k: Float[Array, "b g t k"],
+    v: Float[Array, "b g t k"],
+    mask: Bool[Array, "#b 1 s t"] | None,
+    scale: float,
+    blocks: tuple[_Block, ...],
+) -> Float[Array, "b g n k"]:
+    return _attend_forward(q, k, v, mask, scale, blocks)[0]
+
+
+def _attend_forward(q: Any, k: Any, v: Any, mask: Any, scale: float, blocks: tuple[_Block, ...]) -> tuple[Any, Any]:
+    outs, log_sums = [], []
+    for block in blocks:
+        scores = _scores(_rows(q, block, blocks), k[:, :, : block.keys], _part(mask, block), scale)
+        top = jnp.max(scores, axis=-1, keepdims=True)
+        weights = jnp.exp(scores - top)
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        mixed = _product("bgnt,bgtk->bgnk", weights.astype(v.dtype), v[:, :, : block.keys])
+        outs.append((mixed / total).astype(q.dtype))
+        log_sums.append(top + jnp.log(total))
+    out, log_sum = jnp.concatenate(outs, axis=2), jnp.concatenate(log_sums, axis=2)
+    return out, (q, k, v, mask, out, log_sum)
+
+
+def _attend_backward(scale: float, blocks: tuple[_Block, ...], kept: Any, d_out: jax.Array) -> tuple[Any, ...]:
+    q, k, v, mask, out, log_sum = kept
+    # What the softmax takes off each gradient of a weight: their weighted mean.
+    mean = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1, keepdims=True)
+    d_queries, d_k, d_v = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    for block in blocks:
+        queries, d_rows = _rows(q, block, blocks), _rows(d_out, block, blocks)
+        keys, values = k[:, :, : block.keys], v[:, :, : block.keys]
+        scores = _scores(queries, keys, _part(mask, block), scale)
+        weights = jnp.exp(scores - _rows(log_sum, block, blocks))
+        d_weights = _product("bgnk,bgtk->bgnt", d_rows, values)
+        d_scores = (weights * (d_weights - _rows(mean, block, blocks)) * scale).astype(q.dtype)
+        d_queries.append(_product("bgnt,bgtk->bgnk", d_scores, keys).astype(q.dtype))
+        d_k = d_k.at[:, :, : block.keys].add(_product("bgnt,bgnk->bgtk", d_scores, queries))
+        d_v = d_v.at[:, :, : block.keys].add(_product("bgnt,bgnk->bgtk", weights.astype(v.dtype), d_rows))
+    return jnp.concatenate(d_queries, axis=2), d_k.astype(k.dtype), d_v.astype(v.dtype), None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _scores(q: jax.Array, k: jax.Array, mask: jax.Array | None, scale: float) -> Float[Array, "b g n t"]:
+    scores = _product("bgnk,bgtk->bgnt", q, k) * scale
+    if mask is None:
+        return scores
+    by_query = scores.reshape(*scores.shape[:2], mask.shape[2], -1, scores.shape[3])  # b g s r t
+    # Finite, so that a query without any key yields a mean instead of NaN.
+    return jnp.where(mask[:, :, :, None], by_query, jnp.finfo(jnp.float32).min).reshape(scores.shape)
+
+
+def _product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
+
+
+def _rows(x: Float[Array, "b g n _"], block: _Block, blocks: tuple[_Block, ...]) -> jax.Array:
+    share = x.shape[2] // blocks[-1].stop  # r
+    return x[:, :, block.start * share : block.stop * share]
+
+
+def _part(mask: jax.Array | None, block: _Block) -> jax.Array | None:
+    return None if mask is None else mask[:, :, block.start : block.stop, : block.keys]

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.module import Initializer, param
+from biomedgpt_jax.core.sharding import is_split
 
 Axes = tuple[str | None, ...]
 
@@ -36,8 +37,14 @@ class Linear(nnx.Module):
         kernel = self.kernel[...]
         if kernel.dtype != x.dtype:  # a kernel quantised by core/lora.py already has it
             kernel = kernel.astype(x.dtype)
+        leading = x.shape[: x.ndim - self.in_rank]
+        if not is_split("length"):
+            # One leading axis: over two, XLA's CPU backend makes the kernel's gradient from transposed copies. To a
+            # TPU or GPU it is the same product. Axes that are split over different devices must stay apart.
+            x = x.reshape(-1, *x.shape[len(leading) :])
         ours = tuple(range(x.ndim - self.in_rank, x.ndim))
         y = jax.lax.dot_general(x, kernel, ((ours, tuple(range(self.in_rank))), ((), ())))
+        y = y.reshape(*leading, *y.shape[x.ndim - self.in_rank :])
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

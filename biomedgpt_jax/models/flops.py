@@ -6,7 +6,7 @@ resizing and pooling of image pyramids, the optimizer, and what remat computes t
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -121,7 +121,11 @@ def _decoder(
         ones, places = jnp.ones((1, row_tokens), int), jnp.arange(row_tokens)[None]
         return decoder.unembed(decoder(x, ones, places, remat=Remat.NONE))
 
-    return _part(model, run, x, lambda path: is_trainable(f"decoder/{path}"), through)
+    part = _part(model, run, x, lambda path: is_trainable(f"decoder/{path}"), through)
+    # In full, though what the causal mask hides is not all computed: scores and mixtures of values.
+    c = config.decoder
+    forward = c.depth * 2 * (2 * row_tokens**2 * c.heads * c.head_dim)
+    return replace(part, attention=forward * (3 if part.trained or through else 1))
 
 
 def _part(model: Functional, run: Callable, x: Any, is_trainable: Predicate, through: bool) -> _Part:
@@ -136,7 +140,10 @@ def _part(model: Functional, run: Callable, x: Any, is_trainable: Predicate, thr
         out, backward = jax.vjp(lambda tuned, x=x: run(merge(tuned, frozen), x), *wanted)
         return backward(jnp.ones_like(out))
 
-    return _Part(*matmul_flops(step, tuned, frozen, x), trained=bool(tuned))
+    weights, _ = matmul_flops(step, tuned, frozen, x)
+    # Three times the forward pass: traced backward, the scores that it makes again would count as well.
+    _, attention = matmul_flops(run, shapes, x)
+    return _Part(weights, attention * (3 if tuned or through else 1), trained=bool(tuned))
 
 
 def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:

@@ -17,7 +17,7 @@ from biomedgpt_jax.core.lora import Lora, adapt, adapt_layers
 from biomedgpt_jax.core.module import Remat, scan, stack
 from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Params
-from biomedgpt_jax.layers.attention import KVCache, attention, cache_mask, segment_causal_mask
+from biomedgpt_jax.layers.attention import KVCache, cached_attention, causal_attention, segment_causal_mask
 from biomedgpt_jax.layers.linear import Embedding, Linear
 from biomedgpt_jax.layers.mlp import Activation, GatedMlp
 from biomedgpt_jax.layers.norm import RMSNorm
@@ -106,16 +106,16 @@ class Llama(nnx.Module):
         x, (keys, values) = scan(self.layers, lambda block, x, _: block(x, turn, mask, None), _rows(x))
         lengths = (segment_ids != 0).sum(axis=1, dtype=jnp.int32)
         last = jnp.take_along_axis(self.norm(x), lengths[:, None, None] - 1, axis=1)[:, 0]
-        room = ((0, 0), (0, 0), (0, free), (0, 0), (0, 0))
-        return self.unembed(last), KVCache(jnp.pad(keys, room), jnp.pad(values, room), lengths)
+        room = ((0, 0), (0, 0), (0, 0), (0, free), (0, 0))
+        keys, values = (jnp.pad(jnp.swapaxes(each, 2, 3), room) for each in (keys, values))
+        return self.unembed(last), KVCache(keys, values, lengths)
 
     def decode(self, x: Float[Array, "b 1 d"], cache: KVCache) -> tuple[Float[Array, "b v"], KVCache]:
         """One more token per row. The caller keeps `cache.lengths` below the cache's places."""
         turn = self._rope(cache.lengths[:, None])
-        mask = cache_mask(cache.lengths, cache.keys.shape[2])
 
         def step(block: "Block", x: jax.Array, past: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, tuple]:
-            return block(x, turn, mask, KVCache(*past, cache.lengths))
+            return block(x, turn, None, KVCache(*past, cache.lengths))
 
         x, (keys, values) = scan(self.layers, step, x, (cache.keys, cache.values))
         return self.unembed(self.norm(x)[:, 0]), KVCache(keys, values, cache.lengths + 1)
@@ -138,7 +138,7 @@ class Block(nnx.Module):
     def __call__(
         self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: KVCache | None
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
-        """Returns the new x and this layer's keys and values [b t g k]."""
+        """Returns the new x and this layer's keys and values: [b s g k] of x, or with `past` its cache [b g t k]."""
         mixed, keys_values = self.attention(self.attention_norm(x), turn, mask, past)
         x = _rows(x + mixed)
         return _rows(x + self.mlp(self.mlp_norm(x))), keys_values
@@ -169,9 +169,10 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         q, k, v = rotate(self.q(x), turn), rotate(self.k(x), turn), self.v(x)
         q = shard(q, "batch", "length", "activation_heads", None)
-        if past is not None:
-            k, v, _ = past.append(k, v)
-        return self.out(attention(q, k, v, mask=mask, scale=self.scale)), (k, v)
+        if past is None:
+            return self.out(causal_attention(q, k, v, mask=mask, scale=self.scale)), (k, v)
+        cache = past.append(k, v)
+        return self.out(cached_attention(q, cache, scale=self.scale)), (cache.keys, cache.values)
 
 
 def add_lora(config: LlamaConfig, lora: Lora, decoder: Params, key: jax.Array) -> Params:

@@ -1,8 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from biomedgpt_jax.layers.attention import KVCache, attention, cache_mask, segment_causal_mask
+from biomedgpt_jax.layers.attention import KVCache, attention, cache_mask, causal_attention, segment_causal_mask
 
 
 def random(*shape: int, seed: int = 0) -> jax.Array:
@@ -30,6 +31,43 @@ def test_grouped_heads_equal_a_plain_loop():
     for given in (mask, None):
         ours = attention(q, k, v, mask=None if given is None else jnp.asarray(given), scale=0.7)
         np.testing.assert_allclose(ours, naive(q, k, v, given, 0.7), atol=1e-6)
+
+
+def packed_mask(rows: int, length: int) -> jax.Array:
+    """Segments of 70 tokens, so that blocks of queries begin and end inside them."""
+    places = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    return segment_causal_mask(1 + places // 70, places % 70)
+
+
+@pytest.mark.parametrize("groups", [2, 6])
+def test_causal_blocks_equal_a_plain_loop_with_gradients(groups):
+    """300 queries are five blocks, the last one short."""
+    q, k, v = random(2, 300, 6, 4), random(2, 300, groups, 4, seed=1), random(2, 300, groups, 4, seed=2)
+    mask = packed_mask(2, 300)
+    ours = causal_attention(q, k, v, mask=mask, scale=0.7)
+    np.testing.assert_allclose(ours, naive(q, k, v, np.asarray(mask), 0.7), atol=2e-6)
+
+    def plain(q, k, v):
+        k, v = (jnp.repeat(each, 6 // groups, axis=2) for each in (k, v))
+        scores = jnp.where(mask, 0.7 * jnp.einsum("bshk,bthk->bhst", q, k), -jnp.inf)
+        return jnp.einsum("bhst,bthk->bshk", jax.nn.softmax(scores), v)
+
+    for function, given in ((causal_attention, mask), (attention, mask)):
+        _, backward = jax.vjp(lambda q, k, v, f=function, m=given: f(q, k, v, mask=m, scale=0.7), q, k, v)
+        for found, expected in zip(backward(jnp.sin(ours)), jax.vjp(plain, q, k, v)[1](jnp.sin(ours)), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_gradients_without_a_mask_and_with_fewer_keys_than_queries():
+    q, k, v = random(2, 90, 4, 4), random(2, 7, 2, 4, seed=1), random(2, 7, 2, 4, seed=2)
+
+    def plain(q, k, v):
+        k, v = (jnp.repeat(each, 2, axis=2) for each in (k, v))
+        return jnp.einsum("bhst,bthk->bshk", jax.nn.softmax(0.7 * jnp.einsum("bshk,bthk->bhst", q, k)), v)
+
+    out, backward = jax.vjp(lambda q, k, v: attention(q, k, v, mask=None, scale=0.7), q, k, v)
+    for found, expected in zip(backward(jnp.sin(out)), jax.vjp(plain, q, k, v)[1](jnp.sin(out)), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_softmax_is_float32_under_bfloat16():
@@ -66,7 +104,7 @@ def test_cache_mask_as_documented():
 
 
 def test_append_writes_each_row_at_its_own_place():
-    cache = KVCache(jnp.zeros((2, 3, 1, 2)), jnp.zeros((2, 3, 1, 2)), jnp.asarray([0, 2]))
+    cache = KVCache(jnp.zeros((2, 1, 3, 2)), jnp.zeros((2, 1, 3, 2)), jnp.asarray([0, 2]))
     cache = cache.append(jnp.full((2, 1, 1, 2), 5.0), jnp.full((2, 1, 1, 2), 7.0))
-    np.testing.assert_array_equal(cache.keys[:, :, 0, 0], [[5, 0, 0], [0, 0, 5]])
-    np.testing.assert_array_equal(cache.values[:, :, 0, 1], [[7, 0, 0], [0, 0, 7]])
+    np.testing.assert_array_equal(cache.keys[:, 0, :, 0], [[5, 0, 0], [0, 0, 5]])
+    np.testing.assert_array_equal(cache.values[:, 0, :, 1], [[7, 0, 0], [0, 0, 7]])
