@@ -9,15 +9,17 @@ their tensor along the first axis on the right of the pattern (fused qkv, packed
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import einops
 import numpy as np
 
+from biomedgpt_jax.convert.source import Tensors
 from biomedgpt_jax.core.errors import RunError
 
 Shape = tuple[int, ...]
+Slice = tuple[str, int | None, np.ndarray]  # our path, index of the layer (None: the whole leaf), array
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,18 @@ def prefixed(rules: tuple[Rule, ...], *, theirs: str = "", ours: str = "") -> tu
     )
 
 
-def import_tensors(
+def import_slices(
     tensors: Mapping[str, np.ndarray],
     rules: tuple[Rule, ...],
     shapes: Mapping[str, Shape],
     *,
     where: str,
     ignored: tuple[str, ...] = (),
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (our path, array) for every leaf in `shapes`, in the dtype of the source.
+) -> Iterator[Slice]:
+    """Returns an iterator of what each tensor becomes, in the order and the dtype of the source.
+
+    Everything is checked before the first tensor is read. A slice is a view of its tensor: whoever lets go of
+    it before asking for the next has one tensor in memory.
 
     Args:
         tensors: their names to arrays; may load lazily.
@@ -59,17 +64,51 @@ def import_tensors(
     Raises:
         RunError: missing, left-over or misshapen tensors, or a leaf without a rule; all are named.
     """
-    active = _active(rules, shapes, where)
-    needed = {key for rule in active for key in _keys(rule, shapes)}
-    missing = sorted(needed - set(tensors))
-    extra = sorted(key for key in set(tensors) - needed if not any(re.fullmatch(pattern, key) for pattern in ignored))
-    if missing or extra:
+    moves = {move.key: move for rule in _active(rules, shapes, where) for move in _moves(rule, shapes)}
+    missing = sorted(moves.keys() - set(tensors))
+    extra = sorted(key for key in set(tensors) - moves.keys() if not any(re.fullmatch(each, key) for each in ignored))
+    found = {key: _shape(tensors, key) for key in tensors if key in moves}
+    wrong = [
+        f"{key} has shape {shape}, expected {moves[key].expected} for {', '.join(_paths(moves[key].rule))}"
+        for key, shape in found.items()
+        if shape != moves[key].expected
+    ]
+    if missing or extra or wrong:
         raise RunError(
             f"{where}: the tensors do not fit the model.\n  missing: {_some(missing)}\n"
-            f"  not expected: {_some(extra)}\nCheck that the model named in the call is the one in this folder."
+            f"  not expected: {_some(extra)}\n  of another shape: {_some(wrong, 4)}\n"
+            "Check that the configuration and the weights are of the same model, and that it is the one named in "
+            "the call."
         )
-    for rule in active:
-        yield from _to_ours(rule, tensors, shapes, where)
+    return (part for key in found for part in moves[key].apply(tensors[key]))
+
+
+def import_tensors(
+    tensors: Mapping[str, np.ndarray],
+    rules: tuple[Rule, ...],
+    shapes: Mapping[str, Shape],
+    *,
+    where: str,
+    ignored: tuple[str, ...] = (),
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (our path, array) for every leaf in `shapes`; see `import_slices`."""
+    yield from whole_leaves(import_slices(tensors, rules, shapes, where=where, ignored=ignored), shapes)
+
+
+def whole_leaves(slices: Iterable[Slice], shapes: Mapping[str, Shape]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields each leaf when its last layer has come."""
+    stacks: dict[str, tuple[np.ndarray, set[int]]] = {}
+    for path, layer, array in slices:
+        if layer is None:
+            yield path, np.ascontiguousarray(array).reshape(array.shape)
+            continue
+        if path not in stacks:
+            stacks[path] = np.empty(shapes[path], array.dtype), set(range(shapes[path][0]))
+        stack, absent = stacks[path]
+        stack[layer] = array
+        absent.discard(layer)
+        if not absent:
+            yield path, stacks.pop(path)[0]
 
 
 def export_tensors(
@@ -100,31 +139,35 @@ def export_tensors(
             yield key, np.ascontiguousarray(_rearrange(ours, f"{right} -> {left}", sizes))
 
 
-def _to_ours(
-    rule: Rule, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], where: str
-) -> Iterator[tuple[str, np.ndarray]]:
+@dataclass(frozen=True)
+class _Move:
+    """What becomes of one tensor."""
+
+    key: str
+    rule: Rule
+    layer: int | None
+    pattern: str
+    sizes: dict[str, int]
+    expected: Shape  # of their tensor
+
+    def apply(self, array: np.ndarray) -> Iterator[Slice]:
+        moved = _rearrange(array, self.pattern, self.sizes)
+        for index, path in enumerate(_paths(self.rule)):
+            yield path, self.layer, moved[index] if isinstance(self.rule.ours, tuple) else moved
+
+
+def _moves(rule: Rule, shapes: Mapping[str, Shape]) -> Iterator[_Move]:
     paths, stacked = _paths(rule), "{layer}" in rule.theirs
     leaf = shapes[paths[0]][1:] if stacked else shapes[paths[0]]
     target = (len(paths), *leaf) if isinstance(rule.ours, tuple) else leaf
     left, right = _sides(rule)
     sizes = dict(zip(right.split(), target, strict=True))
-    expected = _composed(left, sizes)
-    out: list[np.ndarray] = []
     for layer, key in enumerate(_keys(rule, shapes)):
-        array = tensors[key]
-        if tuple(array.shape) != expected:
-            raise RunError(
-                f"{where}: tensor {key} has shape {tuple(array.shape)}, expected {expected} "
-                f"for {', '.join(paths)}. The configuration and the weights are of different models."
-            )
-        moved = _rearrange(array, f"{left} -> {right}", sizes)
-        if not out:
-            count = shapes[paths[0]][0]
-            out = [np.empty((count, *leaf) if stacked else leaf, array.dtype) for _ in paths]
-        for index, destination in enumerate(out):
-            part = moved[index] if isinstance(rule.ours, tuple) else moved
-            destination[layer if stacked else ...] = part
-    yield from zip(paths, out, strict=True)
+        yield _Move(key, rule, layer if stacked else None, f"{left} -> {right}", sizes, _composed(left, sizes))
+
+
+def _shape(tensors: Mapping[str, np.ndarray], key: str) -> Shape:
+    return tuple(tensors.shape(key) if isinstance(tensors, Tensors) else tensors[key].shape)
 
 
 def _active(rules: tuple[Rule, ...], shapes: Mapping[str, Shape], where: str) -> list[Rule]:

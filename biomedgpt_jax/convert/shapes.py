@@ -8,9 +8,31 @@ import jax
 from biomedgpt_jax.convert.mapping import Shape
 from biomedgpt_jax.core.module import Functional
 from biomedgpt_jax.core.partition import leaf_paths
+from biomedgpt_jax.models.connector import (
+    ConnectorConfig,
+    IdentityConfig,
+    MlpConfig,
+    MofConfig,
+    QFormerConfig,
+    ResamplerConfig,
+    make_connector,
+)
 from biomedgpt_jax.models.llama import Llama, LlamaConfig
 from biomedgpt_jax.models.llama3_med import Llama3Med, Llama3MedConfig
 from biomedgpt_jax.models.vit import Vit, VitConfig
+
+ModelConfig = Llama3MedConfig | LlamaConfig | VitConfig | ConnectorConfig
+
+
+def leaf_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Of a whole model or of a part alone; a part's paths have no level above."""
+    match config:
+        case Llama3MedConfig():
+            return model_shapes(config)
+        case IdentityConfig() | MlpConfig() | ResamplerConfig() | QFormerConfig() | MofConfig():
+            return _shapes(lambda rngs: make_connector(config, rngs=rngs))
+        case _:
+            return part_shapes(config)
 
 
 def model_shapes(config: Llama3MedConfig) -> dict[str, Shape]:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from biomedgpt_jax.convert.source import SourceFile, Tensors
 from biomedgpt_jax.core.errors import RunError
 
 SINGLE = "model.safetensors"
@@ -40,13 +41,17 @@ MAX_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class _Entry:
-    file: Path
+    source: SourceFile
     dtype: np.dtype
     shape: tuple[int, ...]
     start: int  # bytes from the start of the file
 
+    @property
+    def file(self) -> Path:
+        return self.source.path
 
-class SafetensorsFolder(Mapping[str, np.ndarray]):
+
+class SafetensorsFolder(Tensors):
     """Key -> array over `model.safetensors` or the shards of `model.safetensors.index.json`.
 
     Only headers are read at first; each lookup reads one tensor from the disk, in its stored dtype.
@@ -60,15 +65,14 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
         self.folder = Path(folder)
         index = self.folder / INDEX
         weight_map = _weight_map(index) if _is_sharded(self.folder) else None
-        self.files = (
-            [self.folder / name for name in sorted(set(weight_map.values()))] if weight_map else [self.folder / SINGLE]
-        )
+        names = sorted(set(weight_map.values())) if weight_map else [SINGLE]
+        self.files = tuple(SourceFile(self.folder / name) for name in names)
         self._entries: dict[str, _Entry] = {}
         for file in self.files:
-            for key, entry in _read_header(file).items():
+            for key, entry in sorted(_read_header(file).items(), key=lambda item: item[1].start):
                 if key in self._entries:
                     raise RunError(
-                        f"{file}: tensor {key} is also in {self._entries[key].file.name}, expected in one "
+                        f"{file.path}: tensor {key} is also in {self._entries[key].file.name}, expected in one "
                         "file only. Remove the stale shard or download the folder again."
                     )
                 self._entries[key] = entry
@@ -77,10 +81,8 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
 
     def __getitem__(self, key: str) -> np.ndarray:
         entry = self._entries[key]
-        count = prod(entry.shape)
-        with entry.file.open("rb") as file:
-            array = np.fromfile(file, entry.dtype, count, offset=entry.start)
-        return array.reshape(entry.shape)
+        raw = entry.source.read(entry.start, prod(entry.shape) * entry.dtype.itemsize)
+        return raw.view(entry.dtype).reshape(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -92,7 +94,6 @@ class SafetensorsFolder(Mapping[str, np.ndarray]):
         return key in self._entries
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """The shape of a tensor, without reading it."""
         return self._entries[key].shape
 
 
@@ -259,7 +260,8 @@ def _parse_json(raw: bytes, file: Path) -> Any:
     return json.loads(raw, object_pairs_hook=unique)
 
 
-def _read_header(file: Path) -> dict[str, _Entry]:
+def _read_header(source: SourceFile) -> dict[str, _Entry]:
+    file = source.path
     total = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -271,13 +273,14 @@ def _read_header(file: Path) -> dict[str, _Entry]:
     try:
         header = _parse_json(raw, file)
         header.pop("__metadata__", None)
-        entries = {key: _entry(file, key, value, 8 + length, total) for key, value in header.items()}
+        entries = {key: _entry(source, key, value, 8 + length, total) for key, value in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file}: the safetensors header is damaged ({error}). Download it again.") from error
     return entries
 
 
-def _entry(file: Path, key: str, value: Mapping[str, Any], data: int, total: int) -> _Entry:
+def _entry(source: SourceFile, key: str, value: Mapping[str, Any], data: int, total: int) -> _Entry:
+    file = source.path
     if value["dtype"] not in DTYPES:
         raise RunError(f"{file}: tensor {key} has dtype {value['dtype']}, expected one of {sorted(DTYPES)}.")
     dtype, shape = DTYPES[value["dtype"]], tuple(int(n) for n in value["shape"])
@@ -290,4 +293,4 @@ def _entry(file: Path, key: str, value: Mapping[str, Any], data: int, total: int
         raise RunError(
             f"{file}: cut off: tensor {key} ends at byte {data + end}, the file has {total}. Download it again."
         )
-    return _Entry(file, dtype, shape, data + start)
+    return _Entry(source, dtype, shape, data + start)

@@ -7,8 +7,9 @@ pickle is read by an unpickler that knows tensors and ordered dicts and refuses 
 import os
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from biomedgpt_jax.convert.source import SourceFile, Tensors
 from biomedgpt_jax.core.errors import RunError
 
 STORAGES: dict[str, np.dtype] = {
@@ -47,7 +49,7 @@ class _Tensor:
     strides: tuple[int, ...]  # elements
 
 
-class TorchFile(Mapping[str, np.ndarray]):
+class TorchFile(Tensors):
     """Key -> array over a state dict saved by `torch.save`; each lookup reads one tensor from the disk.
 
     Raises:
@@ -61,24 +63,28 @@ class TorchFile(Mapping[str, np.ndarray]):
         if len(pickles) != 1:
             raise RunError(f"{self.path}: expected one data.pkl in the archive, found {len(pickles)}.")
         self._root = pickles[0].removesuffix("data.pkl")
-        self._tensors = self._read(pickles[0])
+        self.files = (SourceFile(self.path),)
+        tensors = self._read(pickles[0])
+        self._starts = {key: self._start(key, tensor) for key, tensor in tensors.items()}
+        self._tensors = {key: tensors[key] for key in sorted(tensors, key=self._starts.__getitem__)}
 
     def __getitem__(self, key: str) -> np.ndarray:
         tensor = self._tensors[key]
         item = tensor.storage.dtype.itemsize
         reach = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-        count = 0 if 0 in tensor.shape else 1 + reach
-        try:
-            with self._archive.open(f"{self._root}data/{tensor.storage.name}") as member:
-                member.seek(tensor.offset * item)
-                raw = member.read(count * item)
-        except (KeyError, zipfile.BadZipFile, OSError, EOFError) as error:
-            raise RunError(f"{self.path}: tensor {key} cannot be read ({error}). Copy the file again.") from error
-        if len(raw) != count * item:
-            raise RunError(f"{self.path}: tensor {key} has {len(raw)} bytes, expected {count * item}.")
-        flat = np.frombuffer(raw, tensor.storage.dtype)
+        size = 0 if 0 in tensor.shape else (1 + reach) * item
+        member = self._archive.getinfo(self._member(tensor))
+        raw = self.files[0].read(self._starts[key], size)
+        if tensor.offset * item + size > member.file_size or raw.size != size:
+            raise RunError(f"{self.path}: tensor {key} ends behind its storage. Copy the file again.")
+        if raw.size == member.file_size and zlib.crc32(raw) != member.CRC:
+            raise RunError(f"{self.path}: tensor {key} is damaged (its checksum differs). Copy the file again.")
         strides = tuple(stride * item for stride in tensor.strides)
-        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides))
+        flat = raw.view(tensor.storage.dtype)
+        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides)).reshape(tensor.shape)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        return self._tensors[key].shape
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -88,6 +94,21 @@ class TorchFile(Mapping[str, np.ndarray]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._tensors
+
+    def _member(self, tensor: _Tensor) -> str:
+        return f"{self._root}data/{tensor.storage.name}"
+
+    def _start(self, key: str, tensor: _Tensor) -> int:
+        """Bytes from the start of the file; storages are not compressed, so that parts can be read."""
+        try:
+            member = self._archive.getinfo(self._member(tensor))
+        except KeyError as error:
+            raise RunError(f"{self.path}: tensor {key} cannot be read ({error}). Copy the file again.") from error
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise RunError(f"{self.path}: tensor {key} is compressed. Save it again with torch.save.")
+        header = self.files[0].read(member.header_offset, 30).tobytes()
+        name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        return member.header_offset + 30 + name + extra + tensor.offset * tensor.storage.dtype.itemsize
 
     def _read(self, name: str) -> dict[str, _Tensor]:
         try:

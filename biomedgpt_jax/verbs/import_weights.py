@@ -11,11 +11,14 @@ from pathlib import Path
 
 from absl import flags
 
-from biomedgpt_jax.convert.importer import import_folder, save_imported
+from biomedgpt_jax.checkpoint.weights import ARRAYS, TABLE
+from biomedgpt_jax.convert.importer import TOKENIZER_FILES, import_folder, save_imported
+from biomedgpt_jax.convert.processing import ASKING
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.model_spec import DTYPES
+from biomedgpt_jax.verbs.progress import progress
 
 EXAMPLE = "biomedgpt import --from=downloads/clip-vit-large-patch14-336 --out=weights/clip-l-336"
 
@@ -29,11 +32,21 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> None:
     source = Path(command_line.require(values, "from", EXAMPLE))
     out = Path(command_line.require(values, "out", EXAMPLE))
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} is not empty; choose another folder or delete this one.")
+    _refuse_foreign(out)
     imported = import_folder(source)
-    digest = save_imported(imported, out, values.dtype)
+    with progress() as advance:
+        digest = save_imported(imported, out, advance, values.dtype)
     say = make_console().print
     tokenizer = ", with its tokenizer" if imported.tokenizer_files else ""
     say(f"{imported.family} ({imported.part}) from {source} is in {out}{tokenizer}; hash {digest}", markup=False)
     say(f"licence: {imported.licence or 'not stated in the folder; ask its source'}", markup=False)
+
+
+def _refuse_foreign(out: Path) -> None:
+    """What an interrupted import left may be written over, anything else may not."""
+    try:
+        found = {file.name for file in out.iterdir()} if out.exists() else set()
+    except OSError as error:
+        raise UsageError(f"--out={out} is no folder ({error.strerror}); choose another name.") from error
+    if TABLE in found or not found <= {ARRAYS, ASKING, *TOKENIZER_FILES}:
+        raise UsageError(f"{out} is not empty; choose another folder or delete this one.")

@@ -94,7 +94,7 @@ def test_a_sharded_bfloat16_llama_becomes_a_folder_of_weights(tmp_path):
     (folder / "tokenizer.json").write_text("{}")
     (folder / "README.md").write_text("---\nlicense: llama3.1\n---\n# A card\n")
     imported = import_folder(folder)
-    save_imported(imported, tmp_path / "out")
+    save_imported(imported, tmp_path / "out", lambda *_: None)
     assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
     meta = weights_table(tmp_path / "out")["meta"]
     assert (meta["family"], meta["part"], meta["licence"]) == ("llama", "decoder", "llama3.1")
@@ -115,7 +115,7 @@ def test_a_sharded_bfloat16_llama_becomes_a_folder_of_weights(tmp_path):
 
 
 def test_save_casts_when_asked(tmp_path, llama):
-    save_imported(import_folder(llama), tmp_path / "out", dtype="bfloat16")
+    save_imported(import_folder(llama), tmp_path / "out", lambda *_: None, dtype="bfloat16")
     assert {leaf["dtype"] for leaf in weights_table(tmp_path / "out")["leaves"].values()} == {"bfloat16"}
 
 

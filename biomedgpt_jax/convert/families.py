@@ -1,0 +1,120 @@
+"""The families of published weights: which files they are, what their configuration means, which rules move them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biomedgpt_jax.convert import decoders, hoptimus
+from biomedgpt_jax.convert.export_llama3med import llama3med_rules
+from biomedgpt_jax.convert.import_model import llama3med_config, read_preprocessor
+from biomedgpt_jax.convert.llava import llava_from_hf
+from biomedgpt_jax.convert.mapping import Rule
+from biomedgpt_jax.convert.shapes import ModelConfig
+from biomedgpt_jax.convert.source import Tensors
+from biomedgpt_jax.convert.tensors import SafetensorsFolder
+from biomedgpt_jax.convert.torch_file import TorchFile
+from biomedgpt_jax.convert.towers import rules_for, tower_reader
+from biomedgpt_jax.core.errors import RunError
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A folder whose configuration is read, and whose tensors are known by name and shape."""
+
+    part: str  # "decoder", "tower", "connector" or "model": what the leaves are the tree of
+    config: ModelConfig
+    tensors: Tensors
+    rules: tuple[Rule, ...]
+    ignored: tuple[str, ...]  # regular expressions of tensors that are knowingly not taken
+
+
+def _decoder(folder: Path, config: Json) -> Opened:
+    model = decoders.decoder_config_from_hf(config, str(folder / "config.json"))
+    tensors = _tied(SafetensorsFolder(folder), model.tied, "model.embed_tokens.weight", "lm_head.weight")
+    return Opened("decoder", model, tensors, decoders.RULES[config["model_type"]], decoders.IGNORED)
+
+
+def _tower(folder: Path, config: Json) -> Opened:
+    where = str(folder / "config.json")
+    reader = tower_reader(config, where)
+    model = read_preprocessor(folder, reader.config(config, where))
+    tensors = _weights(folder)
+    return Opened("tower", model, tensors, rules_for(reader, model, tensors, str(folder)), reader.ignored)
+
+
+def _llava(folder: Path, config: Json) -> Opened:
+    tensors = _Renamed(SafetensorsFolder(folder))
+    model, rules, ignored = llava_from_hf(config, tensors, str(folder / "config.json"))
+    tower = read_preprocessor(folder, model.vision.tower)
+    model = replace(model, vision=replace(model.vision, tower=tower))
+    return Opened("model", model, tensors, rules, ignored)
+
+
+def _llama3med(folder: Path, config: Json) -> Opened:
+    model = llama3med_config(folder, config)
+    embedding, head = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+    tensors = _tied(SafetensorsFolder(folder), model.decoder.tied, embedding, head)
+    ignored = tuple(rf"language_model\.{pattern}" for pattern in decoders.IGNORED)
+    return Opened("model", model, tensors, llama3med_rules(model), ignored)
+
+
+# By `model_type` of config.json.
+FAMILIES: dict[str, Callable[[Path, Json], Opened]] = {
+    **dict.fromkeys(("llama", "qwen2", "gemma"), _decoder),
+    **dict.fromkeys(("clip", "clip_vision_model", "siglip", "siglip_vision_model"), _tower),
+    **dict.fromkeys(("dinov2", "dinov2_with_registers", hoptimus.ARCHITECTURE), _tower),
+    "llava": _llava,
+    "llama3med": _llama3med,
+}
+
+
+def _weights(folder: Path) -> Tensors:
+    """Safetensors, else the one PyTorch file of the folder."""
+    if any(folder.glob("*.safetensors")):
+        return SafetensorsFolder(folder)
+    files = sorted([*folder.glob("*.pth"), *folder.glob("pytorch_model.bin")])
+    return TorchFile(files[0]) if len(files) == 1 else SafetensorsFolder(folder)
+
+
+def _tied(tensors: Tensors, tied: bool, embedding: str, head: str) -> Tensors:
+    """Some writers store a tied head as well; then it must be the table."""
+    if tied and head in tensors and embedding in tensors:
+        same_shape = tensors.shape(embedding) == tensors.shape(head)
+        if not same_shape or not np.array_equal(tensors[embedding].view(np.uint8), tensors[head].view(np.uint8)):
+            raise RunError(
+                f"config.json says that the head is tied to the embeddings, but {head} differs from {embedding}. "
+                "Set tie_word_embeddings to false in a copy of the folder."
+            )
+    return tensors
+
+
+class _Renamed(Tensors):
+    """LLaVA files of some versions have everything below `model.`, and the head beside it."""
+
+    def __init__(self, tensors: Tensors):
+        self._tensors, self.files = tensors, tensors.files
+        self._stored = {_without_model(key): key for key in tensors}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._tensors[self._stored[name]]
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        return self._tensors.shape(self._stored[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _without_model(key: str) -> str:
+    if key == "lm_head.weight":
+        return "language_model.lm_head.weight"
+    inside = key.removeprefix("model.language_model.")
+    return f"language_model.model.{inside}" if inside != key else key.removeprefix("model.")

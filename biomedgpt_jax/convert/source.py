@@ -1,0 +1,56 @@
+"""Where tensors come from: files that are read once, and names over them that read nothing until asked."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+HASH_BYTES = 2**24
+
+
+class SourceFile:
+    """A file read in parts. Once `begin_hash` was called, parts that come in order are hashed as they are read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._hash = None
+        self._hashed = 0  # bytes from the start
+
+    def read(self, start: int, size: int) -> np.ndarray:
+        """uint8 [size], fewer where the file ends."""
+        array = np.fromfile(self.path, np.uint8, size, offset=start)
+        if self._hash is not None and start >= self._hashed:
+            self._hash_up_to(start)
+            self._hash.update(array)
+            self._hashed = start + array.size
+        return array
+
+    def begin_hash(self) -> None:
+        self._hash, self._hashed = hashlib.sha256(), 0
+
+    def sha256(self) -> str:
+        """Of the whole file; reads only what was not read in order since `begin_hash`."""
+        if self._hash is None:
+            self.begin_hash()
+        self._hash_up_to(self.path.stat().st_size)
+        return self._hash.hexdigest()
+
+    def _hash_up_to(self, end: int) -> None:
+        while self._hashed < end:
+            part = np.fromfile(self.path, np.uint8, min(HASH_BYTES, end - self._hashed), offset=self._hashed)
+            if not part.size:
+                return
+            self._hash.update(part)
+            self._hashed += part.size
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """Key -> array, each lookup from the disk; keys come in the order in which they lie there."""
+
+    files: tuple[SourceFile, ...]
+
+    @abstractmethod
+    def shape(self, key: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
