@@ -139,7 +139,7 @@ def without_lora(params: Params, lora: Lora) -> Params:
 
 
 @jax.jit
-def _add_product(kernels: jax.Array, a: jax.Array, b: jax.Array, factor: float) -> jax.Array:
+def _add_product(kernels: jax.Array, a: jax.Array, b: jax.Array, factor: float | jax.Array) -> jax.Array:
     """Kernels [l *in *out] + factor * a [l i r] b [l r o]; layer by layer, which bounds the memory."""
 
     def add(layer: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
