@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from biomedgpt_jax.core.errors import RunError, UsageError
 
@@ -29,7 +29,7 @@ def push_folder(folder: Path, name: str, *, private: bool) -> str:
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Export of biomedgpt_jax")
     except HfHubHTTPError as error:
         raise RunError(_refused(name, folder, error)) from error
-    except (OSError, ValueError) as error:
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
         raise RunError(
             f"--push-to-hub={name}: {api.endpoint} cannot be reached, or broke off ({_first_line(error)}). "
             f"The export in {folder} is whole; upload it later with `hf upload {name} {folder}`."
