@@ -77,3 +77,50 @@ def test_greedy_equals_the_model_without_a_cache(model_and_params):
         assert lengths[row] == (met[0] if len(met) else NEW)
         assert tokens[row, : lengths[row]].tolist() == expected[row, : lengths[row]].tolist()
     assert lengths.max() >= 3
+
+
+# Of each row of a batch: tokens of the prompt, and at which token each of its images begins.
+ROWS = ((40, (2, 20)), (21, (1,)), (7, ()), (33, (0, 17)))
+FORCED = 5
+
+
+def rows_batch(tokens: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """The first `lengths` of `tokens` [b s] in each row, right-padded, with two image slots of other pictures."""
+    rng = np.random.default_rng(3)
+    valid = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
+    batch = {
+        "tokens": tokens * valid,
+        "segment_ids": valid,
+        "positions": np.arange(tokens.shape[1], dtype=np.int32) * valid,
+        "image_index": np.full(tokens.shape, -1, np.int32),
+        "images": rng.integers(0, 256, (len(ROWS), 2, 16, 16, 3), np.uint8),
+    }
+    for row, (_, starts) in enumerate(ROWS):
+        for slot, start in enumerate(starts):
+            batch["image_index"][row, start : start + 16] = np.arange(slot * 16, (slot + 1) * 16)
+    return batch
+
+
+def test_logits_with_a_cache_equal_those_without_at_every_step(model_and_params):
+    """Grouped queries, no, one and two images, rows of other lengths; the words that follow are given, not chosen."""
+    model, params = model_and_params
+    assert PRESETS["tiny"].heads == 2 * PRESETS["tiny"].kv_heads
+    prompts = np.array([known for known, _ in ROWS])
+    tokens = np.random.default_rng(2).integers(1, 64, (len(ROWS), 48)).astype(np.int32)
+    whole = rows_batch(tokens, prompts + FORCED)
+    full = np.asarray(jax.jit(lambda p, b: model.unembed(p, model.forward(p, b)))(params, whole))
+    rows = np.arange(len(ROWS))
+
+    # The prompts alone, padded to a shorter row than the whole and with a longer cache.
+    start = {key: value if key == "images" else value[:, :44] for key, value in rows_batch(tokens, prompts).items()}
+    logits, cache = jax.jit(model.prefill, static_argnums=2)(params, start, 56)
+    step = jax.jit(model.decode)
+    for number in range(FORCED + 1):
+        expected = full[rows, prompts + number - 1]
+        np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(full).max(), rtol=0)
+        logits, cache = step(params, tokens[rows, prompts + number], cache)
+    # The pictures and the padding matter: other pictures give other logits.
+    other = {**start, "images": 255 - start["images"]}
+    changed = np.asarray(jax.jit(model.prefill, static_argnums=2)(params, other, 56)[0])
+    differs = np.abs(changed - full[rows, prompts - 1]).max(-1) > 1e-2
+    assert differs.tolist() == [True, True, False, True]
