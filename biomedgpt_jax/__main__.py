@@ -45,6 +45,8 @@ def main() -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if missing := command_line.missing_key(error):
+            return _fail(verb, missing, 2)
         refused = system_message(error, _target(rest))
         # Else not an input that we foresaw: name it, and say how to see where it comes from.
         unforeseen = f"unexpected {type(error).__name__}: {error}\nRun again with --debug to see where."

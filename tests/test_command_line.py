@@ -113,8 +113,8 @@ WRONG_CALLS = [
         "expected one of llava, tsv, biomedgpt, table, tfds. Did you mean 'llava'?",
     ),
     # Folders that are not there, or hold nothing.
-    (["generate", "--model={tmp}/no", "--question=y"], 1, "is not the workdir of a run: it has no model.json"),
-    (["eval", config("eval.py:data=x"), "--model={tmp}/empty", "--out={tmp}/o"], 1, "is not the workdir of a run"),
+    (["generate", "--model={tmp}/no", "--question=y"], 1, "holds no model: expected the workdir of a run"),
+    (["eval", config("eval.py:data=x"), "--model={tmp}/empty", "--out={tmp}/o"], 1, "found none of these files"),
     (["generate", "--model=x", "--question=y", "--image={tmp}/no.png"], 2, "--image: there is no file"),
     (["report", "--runs={tmp}/no", "--out={tmp}/o"], 1, "metrics.jsonl has no training step yet; run `biomedgpt train"),
     (["eval", "--compare={tmp}/no,{tmp}/empty"], 1, "Name the folder that `biomedgpt eval` wrote"),
@@ -137,6 +137,43 @@ def test_wrong_call(arguments, code, text, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+WRONG_FILES = [
+    ("del config.train.save_every", 2, "config.train lacks the key 'save_every'"),
+    ("del config.tune.decoder", 2, "lacks the key 'decoder' in the section that holds connector, tower"),
+    ("del config.mesh.context", 2, "config.mesh: it lacks context; expected context, data, fsdp, tensor"),
+    ("config.optim.momentum = 0.9", 2, "config.optim: it has the unknown momentum; expected b1, b2, clip_norm"),
+    ("config.train.batch_rows = 'ten'", 2, "Could not override field 'batch_rows'"),
+    ("config.model.scales = ()", 2, "config.model.scales is empty"),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "text"), WRONG_FILES, ids=lambda value: str(value)[-60:])
+def test_configuration_file_that_is_not_whole(line, code, text, tmp_path):
+    change = f"    config = smoke.get_config('data=nowhere')\n    {line}\n    return config\n"
+    (tmp_path / "mine.py").write_text(
+        f"import sys\n\nsys.path.insert(0, '{ROOT}/configs')\nimport smoke\n\n\ndef get_config():\n{change}"
+    )
+    called = biomedgpt("train", f"--config={tmp_path}/mine.py", f"--workdir={tmp_path / 'run'}")
+    assert_refused(called, code, text)
+    assert not (tmp_path / "run" / "model.json").exists()
+
+
+UNPRINTABLE = [
+    (["generate", "--model=a\0b", "--question=q"], "'--model' holds a NUL character or bytes that are not UTF-8"),
+    (["generate", "--model=x", "--question=a\udcffb"], "'--question' holds a NUL character"),
+    (["generate", "--model=x", "--question=q", "--image=a\0.png"], "'--image' holds a NUL character"),
+    (["train", "--config=a\0.py", "--workdir=x"], "'--config' holds a NUL character"),
+    (["prepare", config("data/vqa_rad.py"), "--out=a\0b"], "'--out' holds a NUL character"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), UNPRINTABLE, ids=lambda value: ascii(value)[-40:])
+def test_nul_and_broken_unicode_in_flags(arguments, text):
+    called = biomedgpt(*arguments)
+    assert_refused(called, 2, text)
+    assert "a\0b" not in called.err
+
+
 WRONG_TRAININGS = [
     (["--config.data.paths=()"], 2, "config.data.paths is empty"),
     (["--config.data.paths=('{tmp}/no',)"], 1, "no holds no manifest.json: not a prepared data set"),
@@ -151,6 +188,19 @@ WRONG_TRAININGS = [
     (["--config.train.batch_rows=0"], 2, "config.train.batch_rows = 0: expected 1 or more"),
     (["--config.train.epochs=0"], 2, "config.train.epochs = 0: expected 1 or more"),
     (["--config.train.save_every=0"], 2, "config.train.save_every = 0: expected 1 or more"),
+    (["--config.train.epochs=-1"], 2, "config.train.epochs = -1: expected 1 or more"),
+    (["--config.train.log_every=0"], 2, "config.train.log_every = 0: expected 1 or more"),
+    (["--config.train.keep=-1"], 2, "config.train.keep = -1: expected 1 or more"),
+    (["--config.optim.learning_rate=nan"], 2, "config.optim.learning_rate = nan: expected 0 or more"),
+    (["--config.optim.learning_rate=-0.1"], 2, "config.optim.learning_rate = -0.1: expected 0 or more"),
+    (["--config.optim.warmup_ratio=2.0"], 2, "config.optim.warmup_ratio = 2.0: expected from 0 to 1"),
+    (["--config.optim.b2=1.0"], 2, "config.optim.b2 = 1.0: expected from 0 to below 1"),
+    (["--config.optim.clip_norm=inf"], 2, "config.optim.clip_norm = inf: expected more than 0"),
+    (["--config.data.workers=-1"], 2, "config.data.workers = -1: expected 0 or more"),
+    (["--config.data.weights=(-1.0,)"], 2, "config.data.weights = -1.0: expected numbers more than 0"),
+    (["--config.data.weights=('a',)"], 2, "config.data.weights = 'a': expected numbers more than 0"),
+    (["--config.model.scales=(-56,)"], 2, "scales"),
+    (["--config.seed=-1"], 2, "config.seed = -1: expected 0 or more"),
     (["--config.mesh.fsdp=16"], 2, "does not fit 8 devices"),
     (["--config.tokenizer.path={tmp}/no"], 1, "tokenizer {tmp}/no does not exist"),
     (["--config.tokenizer.path={tmp}"], 1, "{tmp} holds no tokenizer: looked for tokenizer.json"),

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from biomedgpt_jax.core.errors import UsageError
 
@@ -80,6 +80,17 @@ def help_text(module: ModuleType) -> str:
         f"  --{name}: {' '.join(str(values[name].help).split())} (default: {values[name].default})" for name in names
     ]
     return f"{(module.__doc__ or '').strip()}\n\nflags:\n" + "\n".join(lines)
+
+
+def missing_key(error: Exception) -> str | None:
+    """What to say where a verb read a key that its configuration does not have; None for any other error."""
+    if not isinstance(error, AttributeError) or not isinstance(error.obj, ConfigDict):
+        return None
+    there = ", ".join(sorted(error.obj))
+    return (
+        f"The configuration lacks the key {error.name!r} in the section that holds {there or 'nothing'}."
+        f"{suggest(error.name, error.obj)} Add it to the file, or begin from one in configs/."
+    )
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -52,7 +52,7 @@ from biomedgpt_jax.verbs.origins import write_origins
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.scoring import Evaluate, headline_figures, scorers
 from biomedgpt_jax.verbs.starting_weights import check_origins, start_params
-from biomedgpt_jax.verbs.training_checks import begun, check_rows, check_same_model
+from biomedgpt_jax.verbs.training_checks import begun, check_rows, check_same_model, check_settings
 from biomedgpt_jax.verbs.training_data import reading, run_tokenizer, training_data
 
 EXAMPLE = "biomedgpt train --workdir=runs/small --config=configs/smoke.py:stage=1,data=data/vqa_rad"
@@ -85,6 +85,7 @@ def run(values: flags.FlagValues) -> None:
 
 def train(config: Config, workdir: Path, console: Console) -> None:
     """Runs the whole of a training, or what is left of it."""
+    check_settings(config)
     say = partial(console.print, markup=False, highlight=False)
     if workdir.is_file():
         raise UsageError(f"--workdir: {workdir} is a file, expected a folder or a new name.")
