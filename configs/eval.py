@@ -13,7 +13,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "split": args["split"],
             "train_split": "train",  # where the majority baseline comes from
             "features": "",  # a cache made by `biomedgpt prepare --features`, read in the place of images
-            "protocol": args["protocol"],
+            "protocol": args["protocol"],  # strict/v1 or llava-med/v1
+            "candidates": "",  # for llava-med/v1: a JSON list of answers, which adds its open_accuracy over that list
             "dtype": "float32",
             "batch_rows": 16,
             "max_new_tokens": 32,

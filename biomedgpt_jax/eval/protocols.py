@@ -3,7 +3,9 @@
 A change that could move any number makes a new version; a published version never changes.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +68,7 @@ def as_llava_med(prediction: str, truth: str, meta: Mapping[str, Any]) -> Scores
 
     Open: exact_match, f1, precision, recall, bleu, bleu1, bleu2, bleu3; tables show recall. Closed: accuracy, of all
     closed questions (LLaVA-Med's main table; until December 2023 its code left wrong answers out). Their tenth score,
-    "open accuracy", needs a list of candidates that was never released, and is not part of this protocol.
+    "open accuracy", needs a list of candidates that was never released: see `with_candidates`.
 
     Raises ValueError where the answer type is another.
     """
@@ -75,6 +77,23 @@ def as_llava_med(prediction: str, truth: str, meta: Mapping[str, Any]) -> Scores
     if meta["answer_type"] == "closed":
         return {"accuracy": llava_med.closed_accuracy(prediction, truth)}
     return llava_med.open_scores(prediction, truth)
+
+
+def with_candidates(candidates: Sequence[str]) -> Protocol:
+    """`llava-med/v1` and its tenth score, open_accuracy, over a list of answers of one's own.
+
+    The hash of the list is part of the version: with another list it is another protocol, and none is the published.
+    """
+    answers = tuple(candidates)
+
+    def score(prediction: str, truth: str, meta: Mapping[str, Any]) -> Scores:
+        scores = as_llava_med(prediction, truth, meta)
+        if meta["answer_type"] == "open":
+            scores["open_accuracy"] = llava_med.candidate_accuracy(prediction, truth, answers)
+        return scores
+
+    digest = hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:12]
+    return Protocol("llava-med", f"v1+candidates-{digest}", score, LLAVA_MED_V1.headline)
 
 
 STRICT_V1 = Protocol("strict", "v1", strict, {"open": "accuracy", "closed": "accuracy"})

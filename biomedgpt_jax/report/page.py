@@ -97,7 +97,8 @@ def _scores(page: RunPage) -> str:
     return (
         f'<section><h2>Scores</h2>\n<div class="card"><table class="stack">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n{key}"
-        f'<p class="quiet">Share of right answers under the protocol {escape(page.protocol)}. Interval: '
+        f'<p class="quiet">Share of right answers under the protocol {escape(page.protocol)}, '
+        "or the mean of the score that is named. Interval: "
         f"{escape(page.interval)}. Majority answer: always the answer that is most frequent in training, "
         "scored the same way.</p></section>"
     )

@@ -30,7 +30,7 @@ def _losses(page: RunPage) -> Table:
 def _scores(page: RunPage) -> Table:
     trained = any(row.before is not None for row in page.scores)
     names = ["Before", "After"] if trained else ["Score"]
-    table = _table(f"Right answers, held out ({page.protocol})", "Questions", "n", *names, "95% interval", "Majority")
+    table = _table(f"Scores, held out ({page.protocol})", "Questions", "n", *names, "95% interval", "Majority")
     for row in page.scores:
         before = [percent(row.before)] if trained else []
         table.add_row(

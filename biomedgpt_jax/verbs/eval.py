@@ -1,11 +1,15 @@
-"""Scores a model on a prepared split under a named protocol, or compares two evaluations.
+"""Scores a model on a prepared split under a named protocol, scores its answers again, or compares two evaluations.
 
     biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/instruct --out=runs/instruct/eval/test
-    biomedgpt eval --compare=runs/a/eval/test,runs/b/eval/test
+    biomedgpt eval --config=configs/eval.py:data=data/vqa_rad,protocol=llava-med/v1 --rescore=runs/a/eval/test --out=OUT
+    biomedgpt eval --compare runs/a/eval/test runs/b/eval/test
 
-Writes predictions.jsonl, scores.json and page.html; comparing refuses other protocols and other data.
+The model is a run, an imported model or a Hugging Face folder. Writes predictions.jsonl, scores.json and page.html.
+Protocols: strict/v1, and llava-med/v1 as published, to compare with tables of papers. --rescore asks nothing: it reads
+the predictions of an evaluation of the same data. Comparing refuses other protocols and other data.
 """
 
+import json
 from pathlib import Path
 
 import jax
@@ -14,39 +18,66 @@ from rich.table import Table
 
 from biomedgpt_jax.checkpoint.fingerprint import leaf_records, tree_hash
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.data.manifest import read_manifest
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import compare, load
-from biomedgpt_jax.report.content import RunPage
+from biomedgpt_jax.eval.protocols import Protocol, protocol, with_candidates
+from biomedgpt_jax.eval.rescore import rescored
+from biomedgpt_jax.eval.runner import write
+from biomedgpt_jax.eval.summary import summarise
 from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.features import open_features
 from biomedgpt_jax.verbs.loaded_model import define_model, load_model
-from biomedgpt_jax.verbs.page_content import data_facts, describe, score_rows, shown_samples
+from biomedgpt_jax.verbs.page_content import evaluation_page
 from biomedgpt_jax.verbs.progress import progress
-from biomedgpt_jax.verbs.scoring import scorers
+from biomedgpt_jax.verbs.scoring import scorers, split_questions
+
+EXAMPLE = "biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/small --out=runs/small/eval/test"
+KEYS = ("data", "split", "train_split", "protocol", "candidates")
+SEVERAL = ("compare",)
 
 
 def define(values: flags.FlagValues) -> None:
     command_line.define_config(values, None)
     define_model(values)
     flags.DEFINE_string("out", None, "Folder to write.", flag_values=values)
-    flags.DEFINE_list("compare", [], "Two folders of evaluations: A,B.", flag_values=values)
+    flags.DEFINE_string("rescore", None, "Folder of an evaluation whose answers to score.", flag_values=values)
+    flags.DEFINE_list("compare", [], "Two folders of evaluations: A B.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
     if values.compare:
         _compare(values.compare)
         return
-    example = "biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/small --out=runs/small/eval/test"
-    config = command_line.require_config(values, example, ("data", "split", "train_split", "protocol"))
-    folder = Path(command_line.require(values, "model", example))
-    out = Path(command_line.require(values, "out", example))
+    config = command_line.require_config(values, EXAMPLE, KEYS)
+    if values.rescore and values.model:
+        raise UsageError("--rescore scores answers that are there; leave --model out, or --rescore.")
+    if not values.rescore:
+        command_line.require(values, "model", EXAMPLE)
+    out = Path(command_line.require(values, "out", EXAMPLE))
     if not config.data:
-        raise UsageError(f"config.data is empty; name prepared data, for example {example}")
-    loaded = load_model(folder, values.step, config.dtype, template=values.template, geometry=values.geometry)
+        raise UsageError(f"config.data is empty; name prepared data, for example {EXAMPLE}")
+    if values.rescore and out.resolve() == Path(values.rescore).resolve():
+        raise UsageError("--rescore and --out are one folder; its scores would be lost. Write to another.")
+    chosen = _protocol(config)
+    if values.rescore:
+        _rescore(values.rescore, config, chosen, out)
+    else:
+        _ask(values, config, chosen, out)
+    page = evaluation_page(load(str(out)), PreparedSplit(config.data, config.split))
+    write_page(page, out / "page.html")
+    console = make_console()
+    console.print(summary_table(page))
+    console.print(f"Page: {out / 'page.html'}", markup=False)
+
+
+def _ask(values: flags.FlagValues, config: Config, chosen: Protocol, out: Path) -> None:
+    loaded = load_model(
+        Path(values.model), values.step, config.dtype, template=values.template, geometry=values.geometry
+    )
     features = None
     if config.features:
         asked = [PreparedSplit(config.data, config.split)]
@@ -57,38 +88,49 @@ def run(values: flags.FlagValues) -> None:
         (config.data,),
         config.split,
         train_split=config.train_split,
-        protocol=config.protocol,
+        protocol=chosen,
         batch_rows=config.batch_rows,
         max_new_tokens=config.max_new_tokens,
         features=features,
     )
+    facts = {"model": loaded.name, "model_hash": tree_hash(leaf_records(loaded.params)), "dtype": config.dtype}
     with progress() as advance, jax.set_mesh(loaded.mesh):
-        facts = {"model": loaded.name, "model_hash": tree_hash(leaf_records(loaded.params)), "dtype": config.dtype}
         scorer(loaded.model, loaded.params, out, facts, advance)
-    evaluation = load(str(out))
-    page = RunPage(
-        title=f"Evaluation of {loaded.name}",
-        model=describe(loaded.spec, loaded.model),
-        data=data_facts(read_manifest(Path(config.data)), Path(config.data)),
-        protocol=evaluation.scores["protocol"],
-        interval=evaluation.scores["interval"],
-        scores=score_rows(evaluation, None),
-        samples=shown_samples(scorer.split, evaluation, None),
-        facts=(("model", loaded.name), ("data hash", evaluation.scores["data_hash"])),
-    )
-    write_page(page, out / "page.html")
-    console = make_console()
-    console.print(summary_table(page))
-    console.print(f"Page: {out / 'page.html'}", markup=False)
+
+
+def _rescore(folder: str, config: Config, chosen: Protocol, out: Path) -> None:
+    evaluation, train = load(folder), PreparedSplit(config.data, config.train_split)
+    answered = rescored(evaluation, split_questions(PreparedSplit(config.data, config.split)), chosen)
+    summary = summarise(chosen, answered, split_questions(train), train.name)
+    write(str(out), summary, answered, {**evaluation.scores["facts"], "rescored": folder})
+
+
+def _protocol(config: Config) -> Protocol:
+    """Raises UsageError for an unknown one, or candidates that are no list of answers."""
+    found = protocol(config.protocol)
+    if not config.candidates:
+        return found
+    if config.protocol != "llava-med/v1":
+        raise UsageError(f"config.candidates belongs to the protocol llava-med/v1, not to {config.protocol}.")
+    try:
+        content = json.loads(Path(config.candidates).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"config.candidates = {config.candidates!r}: {error}.") from error
+    if not (isinstance(content, list) and content and all(isinstance(answer, str) for answer in content)):
+        raise UsageError(f"config.candidates = {config.candidates!r}: expected a JSON list of answers.")
+    return with_candidates(content)
 
 
 def _compare(folders: list[str]) -> None:
     if len(folders) != 2:
-        raise UsageError(f"--compare takes two folders, A,B; found {len(folders)}.")
+        raise UsageError(f"--compare takes two folders, A B; found {len(folders)}.")
     first, second = (load(folder) for folder in folders)
-    table = Table("questions", "score", "difference B - A", "95% interval", title=f"A {folders[0]}, B {folders[1]}")
-    for row in compare(first, second):
+    rows = compare(first, second)
+    title = f"A {folders[0]}, B {folders[1]}, under {first.scores['protocol']}"
+    table = Table("questions", "n", "score", "A", "B", "difference B - A", "95% interval", title=title)
+    for row in rows:
         change = row.difference
         interval = "" if change.low is None else f"{change.low:+.3f} to {change.high:+.3f}"
-        table.add_row(f"{row.task}, {row.answer_type}", row.score, f"{change.mean:+.3f}", interval)
+        means = (f"{row.mean_a:.3f}", f"{row.mean_b:.3f}", f"{change.mean:+.3f}")
+        table.add_row(f"{row.task}, {row.answer_type}", str(row.n), row.score, *means, interval)
     make_console().print(table)

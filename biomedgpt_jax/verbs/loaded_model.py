@@ -89,15 +89,6 @@ def load_model(
     return _loaded(replace(found, spec=_asked_so(replace(found.spec, **asking), folder)), dtype)
 
 
-def load_run(folder: Path, step: int | None, dtype: str) -> LoadedModel:
-    """The model of a run alone.
-
-    Raises:
-        RunError: the folder is no run, or has no such step.
-    """
-    return _loaded(_of_run(folder, step), dtype)
-
-
 def _find(folder: Path, step: int | None) -> _Found:
     if (folder / FILE).is_file():
         return _of_run(folder, step)

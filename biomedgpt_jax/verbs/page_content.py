@@ -10,7 +10,7 @@ from biomedgpt_jax.core.types import ModelFns
 from biomedgpt_jax.data.manifest import Manifest
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import Evaluation
-from biomedgpt_jax.report.content import Chart, DataFacts, LossRow, ScoreRow, Series, Shown
+from biomedgpt_jax.report.content import Chart, DataFacts, LossRow, RunPage, ScoreRow, Series, Shown, Table, percent
 from biomedgpt_jax.verbs.model_spec import ModelSpec, count_parameters
 
 SHOWN_IMAGES = 12
@@ -45,6 +45,24 @@ def data_facts(manifest: Manifest, folder: Path) -> DataFacts:
     )
 
 
+def evaluation_page(evaluation: Evaluation, split: PreparedSplit) -> RunPage:
+    """The page of one evaluation of `split`."""
+    scores, facts = evaluation.scores, evaluation.scores["facts"]
+    said = {key: value for key, value in facts.items() if key != "description"}
+    said |= {"data hash": scores["data_hash"], **said.pop("decoding", {})}
+    return RunPage(
+        title=f"Evaluation of {facts.get('model', 'a model')}",
+        model=facts.get("description", ""),
+        data=data_facts(split.manifest, split.directory),
+        protocol=scores["protocol"],
+        interval=scores["interval"],
+        scores=score_rows(evaluation, None),
+        samples=shown_samples(split, evaluation, None),
+        facts=tuple((key.replace("_", " "), str(value)) for key, value in said.items()),
+        tables=(_all_scores(evaluation),),
+    )
+
+
 def score_rows(after: Evaluation, before: Evaluation | None) -> tuple[ScoreRow, ...]:
     earlier = {} if before is None else {_key(group): group for group in before.scores["groups"]}
     rows = []
@@ -53,7 +71,7 @@ def score_rows(after: Evaluation, before: Evaluation | None) -> tuple[ScoreRow, 
         first = earlier.get(_key(group))
         rows.append(
             ScoreRow(
-                questions=f"{task_name(group['task'])}, {group['answer_type']}",
+                questions=_named(group),
                 n=group["n"],
                 before=None if first is None else first["scores"][first["headline"]]["mean"],
                 after=score["mean"],
@@ -104,6 +122,24 @@ def metrics_rows(workdir: Path) -> list[dict[str, Any]]:
     if not rows:
         raise RunError(f"{file} has no training step yet; run `biomedgpt train --workdir={workdir} ...` first.")
     return rows
+
+
+def _named(group: dict[str, Any]) -> str:
+    """Task and kind of answer, and the score that is shown where it is not the share of right answers."""
+    score = "" if group["headline"] == "accuracy" else f": {group['headline']}"
+    return f"{task_name(group['task'])}, {group['answer_type']}{score}"
+
+
+def _all_scores(evaluation: Evaluation) -> Table:
+    rows = []
+    for group in evaluation.scores["groups"]:
+        for name, score in group["scores"].items():
+            baseline = None if group["baseline"] is None else group["baseline"]["scores"][name]
+            interval = "" if score["low"] is None else f"{percent(score['low'])} to {percent(score['high'])}"
+            questions = f"{task_name(group['task'])}, {group['answer_type']}"
+            rows.append((questions, str(group["n"]), name, percent(score["mean"]), interval, percent(baseline)))
+    columns = ("questions", "n", "score", "mean", "95% interval", "majority answer")
+    return Table(f"All scores of {evaluation.scores['protocol']}", columns, tuple(rows))
 
 
 def _shown(split: PreparedSplit, sample: Any, after: Evaluation, before: Evaluation | None) -> Shown:

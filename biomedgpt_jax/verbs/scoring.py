@@ -16,11 +16,11 @@ from biomedgpt_jax.data.tasks import encode_prompt, expanded_length
 from biomedgpt_jax.data.tokenizers import Tokenizer
 from biomedgpt_jax.eval.decode import greedy
 from biomedgpt_jax.eval.protocols import Protocol
-from biomedgpt_jax.eval.protocols import protocol as find_protocol
 from biomedgpt_jax.eval.questions import Question, to_question
 from biomedgpt_jax.eval.runner import evaluate
 from biomedgpt_jax.eval.summary import Answered, Summary
 from biomedgpt_jax.verbs.model_spec import ModelSpec, image_transform, template
+from biomedgpt_jax.verbs.page_content import describe
 from biomedgpt_jax.verbs.progress import Advance
 from biomedgpt_jax.verbs.training_data import IMAGE_CACHE_BYTES, row_shape
 
@@ -50,7 +50,7 @@ class Scorer:
     def __call__(
         self, model: ModelFns, params: Params, folder: Path, facts: dict[str, Any], advance: Advance
     ) -> tuple[Summary, list[Answered]]:
-        """Writes predictions.jsonl and scores.json into `folder`."""
+        """Writes predictions.jsonl and scores.json into `folder`; `facts` say which weights are asked."""
         samples = [self.split[number] for number in range(len(self.split))]
         prompts = [encode_prompt(sample, template(self.spec), self.tokenizer) for sample in samples]
         tokens_per_image = self.spec.model.tokens_per_image
@@ -79,9 +79,18 @@ class Scorer:
             train=self.train_questions,
             train_source=self.train_source,
             folder=str(folder),
-            facts=facts,
+            facts={**facts, **self._facts(model)},
             progress=lambda done, total, _: advance(f"ask {self.split.name}", done, total),
         )
+
+    def _facts(self, model: ModelFns) -> dict[str, Any]:
+        """What an answer depends on besides weights and question."""
+        return {
+            "description": describe(self.spec, model),
+            "template": self.spec.template,
+            "geometry": self.spec.geometry,
+            "decoding": {"method": "greedy", "max_new_tokens": self.max_new_tokens},
+        }
 
 
 def scorers(
@@ -91,7 +100,7 @@ def scorers(
     split: str,
     *,
     train_split: str,
-    protocol: str,
+    protocol: Protocol,
     batch_rows: int,
     max_new_tokens: int,
     features: FeatureReader | None,
@@ -99,10 +108,9 @@ def scorers(
     """One for each of `paths`, checked before anything is asked; they read images, or `features` in their place.
 
     Raises:
-        UsageError: an unknown protocol, two sets of one name. DataError, RunError: a split that cannot be scored.
+        UsageError: two sets of one name. DataError, RunError: a split that cannot be scored.
     """
     size = spec.model.image_size
-    chosen = find_protocol(protocol)
     pairs = [(PreparedSplit(path, split), PreparedSplit(path, train_split)) for path in paths]
     found = [
         Scorer(
@@ -110,10 +118,10 @@ def scorers(
             tokenizer=tokenizer,
             split=asked,
             train_source=trained.name,
-            questions=_questions(asked),
-            train_questions=_questions(trained),
+            questions=split_questions(asked),
+            train_questions=split_questions(trained),
             reader=features or ImageReader(image_transform(spec), (size, size), IMAGE_CACHE_BYTES),
-            protocol=chosen,
+            protocol=protocol,
             batch_rows=batch_rows,
             max_new_tokens=max_new_tokens,
         )
@@ -130,7 +138,8 @@ def headline_figures(summary: Summary, prefix: str) -> dict[str, float]:
     return {f"{prefix}/{g.task}/{g.answer_type}": g.scores[g.headline].mean for g in summary.groups}
 
 
-def _questions(split: PreparedSplit) -> tuple[Question, ...]:
+def split_questions(split: PreparedSplit) -> tuple[Question, ...]:
+    """Raises RunError for a sample that cannot be scored."""
     return tuple(to_question(split[number]) for number in range(len(split)))
 
 

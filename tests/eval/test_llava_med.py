@@ -3,7 +3,7 @@
 import pytest
 
 from biomedgpt_jax.eval.llava_med import bleu, candidate_accuracy, closed_accuracy, normalise, open_scores
-from biomedgpt_jax.eval.protocols import LLAVA_MED_V1, protocol
+from biomedgpt_jax.eval.protocols import LLAVA_MED_V1, protocol, with_candidates
 
 
 @pytest.mark.parametrize(
@@ -141,3 +141,12 @@ def test_protocol_scores_open_and_closed_apart():
     assert LLAVA_MED_V1.headline == {"open": "recall", "closed": "accuracy"}
     with pytest.raises(ValueError, match="'OPEN'"):
         LLAVA_MED_V1.score("yes", "yes", {"answer_type": "OPEN"})
+
+
+def test_candidates_change_the_version():
+    one, other = with_candidates(["liver", "lung"]), with_candidates(["lung", "liver"])
+    assert one.id.startswith("llava-med/v1+candidates-") and one.id != other.id
+    assert one.score("lung", "lung", {"answer_type": "open"})["open_accuracy"] == 1
+    assert one.score("spleen", "lung", {"answer_type": "open"})["open_accuracy"] == 0
+    assert other.score("spleen", "lung", {"answer_type": "open"})["open_accuracy"] == 1
+    assert one.score("yes", "yes", {"answer_type": "closed"}) == {"accuracy": 1}

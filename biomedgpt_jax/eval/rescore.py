@@ -1,0 +1,35 @@
+"""The answers of an earlier evaluation under another protocol, without asking the model again."""
+
+from collections.abc import Sequence
+
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.eval.compare import Evaluation
+from biomedgpt_jax.eval.protocols import Protocol
+from biomedgpt_jax.eval.questions import Question, data_hash
+from biomedgpt_jax.eval.summary import Answered, score
+
+
+def rescored(evaluation: Evaluation, questions: Sequence[Question], protocol: Protocol) -> list[Answered]:
+    """What was answered to `questions` then, scored by `protocol`.
+
+    Raises:
+        RunError: the evaluation is of other data, or its predictions are not complete.
+    """
+    found, expected = evaluation.scores["data_hash"], data_hash(questions)
+    if found != expected:
+        raise RunError(
+            f"{evaluation.folder} was answered on other data: its data hash is {found}, that of the questions "
+            f"{expected}. Name the data and the split of that evaluation, or run a new one."
+        )
+    rows = evaluation.rows
+    broken = [q.id for q in questions if not {"prediction", "truncated"} <= rows.get(q.id, {}).keys()]
+    if broken or len(rows) != len(questions):
+        example = f", for example {broken[0]}" if broken else ""
+        raise RunError(
+            f"{evaluation.folder}: expected a prediction for each of {len(questions)} questions, found "
+            f"{len(rows) - len(broken)}{example}. Run the evaluation again."
+        )
+    return [
+        Answered(q, rows[q.id]["prediction"], rows[q.id]["truncated"], score(protocol, q, rows[q.id]["prediction"]))
+        for q in questions
+    ]

@@ -1,0 +1,131 @@
+"""Many questions, answered in batches: one JSON row out for each row in, whatever is wrong with it."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.readers import ImageFinder, files_in, json_rows
+from biomedgpt_jax.data.rows import BadRow, ImageRef, check_text
+from biomedgpt_jax.data.source import Sample, Turn
+from biomedgpt_jax.verbs.asking import Manner, Prompt, answers, make_prompt
+from biomedgpt_jax.verbs.loaded_model import LoadedModel
+from biomedgpt_jax.verbs.model_spec import image_transform
+from biomedgpt_jax.verbs.progress import Advance
+
+MOST_NAMED = 20  # bad rows in a message; all are in the output
+
+
+@dataclass(frozen=True)
+class Asked:
+    id: str
+    question: str
+    images: tuple[ImageRef, ...]
+
+
+def read_questions(path: Path) -> list[Asked | BadRow]:
+    """Rows {"id", "images": [...], "question"} of a JSONL file or JSON list; images lie beside or below it.
+
+    `id` may be absent (the number of the row), and `images` (text alone).
+
+    Raises:
+        DataError: there is no such file, or it is no JSON at all.
+    """
+    find_image, rows, seen = files_in(path.parent), list[Asked | BadRow](), set[str]()
+    for number, entry in json_rows(path):
+        if isinstance(entry, BadRow):
+            rows.append(entry)
+            continue
+        try:
+            asked = _asked(entry, number, find_image)
+            if asked.id in seen:
+                raise DataError(f"id {asked.id!r} stands in an earlier row too")
+        except DataError as reason:
+            rows.append(BadRow(path.name, number, str(reason)))
+        else:
+            seen.add(asked.id)
+            rows.append(asked)
+    return rows
+
+
+def answer_rows(
+    loaded: LoadedModel, rows: Sequence[Asked | BadRow], manner: Manner, batch_rows: int, advance: Advance
+) -> Iterator[dict[str, Any]]:
+    """For each row, in order, a JSON object with `answer` and `truncated`, or with `error`."""
+    for first in range(0, len(rows), batch_rows):
+        part = rows[first : first + batch_rows]
+        prompts = [_prompt(loaded, row, manner) for row in part]
+        good = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
+        slots = max((len(prompt.pixels) for prompt in good), default=0)
+        now = replace(manner, key=jax.random.fold_in(manner.key, first))
+        said = iter(answers(loaded, good, now, rows=batch_rows, slots=slots) if good else [])
+        for row, prompt in zip(part, prompts, strict=True):
+            yield _facts(row) | (next(said)._asdict() if isinstance(prompt, Prompt) else {"error": prompt})
+        advance("answer", min(first + batch_rows, len(rows)), len(rows))
+
+
+def write_rows(rows: Iterator[dict[str, Any]], out: Path | None) -> None:
+    """To a file, which appears when it is complete, or to standard output.
+
+    Raises:
+        RunError: some rows have an error; it names them when all others are written.
+    """
+    bad: list[str] = []
+    count = 0
+    unfinished = out and out.with_name(out.name + ".unfinished")
+    if unfinished:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+    file = unfinished.open("w", encoding="utf-8") if unfinished else sys.stdout
+    try:
+        for row in rows:
+            count += 1
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            if "error" in row:
+                bad.append(f"{row.get('id') or 'row {row}'.format(**row)}: {row['error']}")
+    finally:
+        if unfinished:
+            file.close()
+    if out and unfinished:
+        unfinished.replace(out)
+    if bad:
+        more = f" and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
+        raise RunError(
+            f"{len(bad)} of {count} questions were not answered{more and ', the first'}: "
+            f"{'; '.join(bad[:MOST_NAMED])}{more}. The others were."
+        )
+
+
+def _asked(entry: dict[str, Any], row: int, find_image: ImageFinder) -> Asked:
+    name, question, images = str(entry.get("id", row)), entry.get("question"), entry.get("images", [])
+    check_text(question, "question")
+    if not str(question).strip():
+        raise DataError("question is empty")
+    if not isinstance(images, list):
+        raise DataError(f"images: expected a list of paths, found {type(images).__name__}")
+    return Asked(name, str(question), tuple(find_image(image) for image in images))
+
+
+def _prompt(loaded: LoadedModel, row: Asked | BadRow, manner: Manner) -> Prompt | str:
+    """The prompt, or what is wrong with the row."""
+    if isinstance(row, BadRow):
+        return row.reason
+    transform = image_transform(loaded.spec)
+    try:
+        pixels = [transform(image.read(), name=image.name) for image in row.images]
+        sample = Sample(row.id, tuple(range(len(pixels))), (Turn(row.question, ""),), {})
+        return make_prompt(loaded, sample, pixels, manner)
+    except (DataError, RunError, OSError) as error:
+        return str(error)
+
+
+def _facts(row: Asked | BadRow) -> dict[str, Any]:
+    if isinstance(row, BadRow):
+        return {"row": row.row}
+    return {"id": row.id, "images": [image.name for image in row.images], "question": row.question}
