@@ -18,6 +18,7 @@ from rich.table import Table
 
 from biomedgpt_jax.checkpoint.fingerprint import leaf_records, tree_hash
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.data.features import FeatureCache
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import compare, load
 from biomedgpt_jax.eval.protocols import Protocol, protocol, with_candidates
@@ -81,7 +82,8 @@ def _ask(values: flags.FlagValues, config: Config, chosen: Protocol, out: Path) 
     features = None
     if config.features:
         asked = [PreparedSplit(config.data, config.split)]
-        features = open_features(config.features, loaded.spec, loaded.params["tower"], config.dtype, asked)
+        cache = FeatureCache(config.features)
+        features = open_features(cache, loaded.spec, loaded.params["tower"], config.dtype, asked)
     (scorer,) = scorers(
         loaded.spec,
         loaded.tokenizer,

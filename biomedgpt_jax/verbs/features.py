@@ -47,10 +47,9 @@ def feature_shape(spec: ModelSpec, compute_dtype: str) -> FeatureShape:
 
 
 def open_features(
-    folder: str, spec: ModelSpec, tower: Params, compute_dtype: str, asked: Sequence[PreparedSplit]
+    cache: FeatureCache, spec: ModelSpec, tower: Params, compute_dtype: str, asked: Sequence[PreparedSplit]
 ) -> FeatureReader:
     """Raises DataError where the cache is of another tower, of other settings, or lacks an image of `asked`."""
-    cache = FeatureCache(folder)
     cache.check(feature_key(spec, tower, compute_dtype))
     return cache.reader(asked)
 
@@ -64,9 +63,10 @@ def training_features(config: Config, spec: ModelSpec, mesh: Mesh, workdir: Path
     if not config.data.features:
         return None
     refuse_trained_tower(config)
+    cache = FeatureCache(config.data.features)
     tower = start_tower(config, spec, mesh, workdir if begun(workdir) else None)
     scored = [PreparedSplit(path, config.eval.split) for path in config.eval.paths]
-    return open_features(config.data.features, spec, tower, config.model.compute_dtype, [*splits(config), *scored])
+    return open_features(cache, spec, tower, config.model.compute_dtype, [*splits(config), *scored])
 
 
 def refuse_trained_tower(config: Config) -> None:
