@@ -22,7 +22,7 @@ import re
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from .vit_llama3med import ViT, vit_facts
@@ -39,7 +39,7 @@ class Llama3MedConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
-class Llama3MedForConditionalGeneration(PreTrainedModel):
+class Llama3MedForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """Image features take the positions whose id is `config.image_token_index`, in reading order."""
 
     config_class = Llama3MedConfig
@@ -86,10 +86,6 @@ class Llama3MedForConditionalGeneration(PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         embeddings = self.embed(input_ids, pixel_values)
         return self.language_model.generate(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
-
-    def prepare_inputs_for_generation(self, *args, **kwargs):
-        """The language model's, which generates; peft asks for it."""
-        return self.language_model.prepare_inputs_for_generation(*args, **kwargs)
 
     def get_input_embeddings(self):
         return self.language_model.get_input_embeddings()
