@@ -62,7 +62,7 @@ WRONG_CALLS = [
     (["train", SMOKE, "stray"], 2, "Not a flag: 'stray'. Flags are written --name=value."),
     (["generate", "--model=x", "--question=y", "--max_new_tokens=0"], 2, "--max_new_tokens=0"),
     (["generate", "--model=x", "--question=y", "--dtype=f32"], 2, "--dtype=f32: value should be one of <float32|"),
-    (["eval", "--compare=a"], 2, "--compare takes two folders, A,B; found 1."),
+    (["eval", "--compare=a"], 2, "--compare takes two folders, A B; found 1."),
     # The configuration file.
     (["train", "--config=configs/nope.py"], 2, "--config=configs/nope.py: no such configuration file"),
     (["train", "--config={tmp}"], 2, "no such configuration file"),

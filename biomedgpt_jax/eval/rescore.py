@@ -22,12 +22,11 @@ def rescored(evaluation: Evaluation, questions: Sequence[Question], protocol: Pr
             f"{expected}. Name the data and the split of that evaluation, or run a new one."
         )
     rows = evaluation.rows
-    broken = [q.id for q in questions if not {"prediction", "truncated"} <= rows.get(q.id, {}).keys()]
-    if broken or len(rows) != len(questions):
-        example = f", for example {broken[0]}" if broken else ""
+    missing = [q.id for q in questions if not {"prediction", "truncated"} <= rows.get(q.id, {}).keys()]
+    if missing:
         raise RunError(
-            f"{evaluation.folder}: expected a prediction for each of {len(questions)} questions, found "
-            f"{len(rows) - len(broken)}{example}. Run the evaluation again."
+            f"{evaluation.folder}: {len(missing)} of {len(questions)} questions have no prediction, for example "
+            f"{missing[0]}. Run the evaluation again."
         )
     return [
         Answered(q, rows[q.id]["prediction"], rows[q.id]["truncated"], score(protocol, q, rows[q.id]["prediction"]))

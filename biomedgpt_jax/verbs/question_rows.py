@@ -66,7 +66,11 @@ def answer_rows(
         now = replace(manner, key=jax.random.fold_in(manner.key, first))
         said = iter(answers(loaded, good, now, rows=batch_rows, slots=slots) if good else [])
         for row, prompt in zip(part, prompts, strict=True):
-            yield _facts(row) | (next(said)._asdict() if isinstance(prompt, Prompt) else {"error": prompt})
+            if isinstance(prompt, Prompt):
+                answer = next(said)
+                yield {**_facts(row), "answer": answer.text, "truncated": answer.truncated}
+            else:
+                yield {**_facts(row), "error": prompt}
         advance("answer", min(first + batch_rows, len(rows)), len(rows))
 
 

@@ -1,6 +1,10 @@
-"""Every example is worked by hand from the published rules; BLEU's numbers are nltk 3.10.4's."""
+"""Every example is worked by hand from the published rules; BLEU is compared with nltk, which they used."""
 
+import warnings
+
+import numpy as np
 import pytest
+from nltk.translate.bleu_score import sentence_bleu
 
 from biomedgpt_jax.eval.llava_med import bleu, candidate_accuracy, closed_accuracy, normalise, open_scores
 from biomedgpt_jax.eval.protocols import LLAVA_MED_V1, protocol, with_candidates
@@ -74,22 +78,27 @@ def test_open_overlap(prediction, truth, exact, f1, precision, recall):
     assert found == pytest.approx([exact, f1, precision, recall])
 
 
-@pytest.mark.parametrize(
-    ("said", "true", "four", "one", "two", "three"),
-    [
-        ("mass in left upper lobe of left lung", "there is large mass in left upper lobe", 0.516973, 0.625, 4 / 7, 0.5),
-        ("right lower lobe of lung", "right lower lobe", 0, 0.6, 0.5, 1 / 3),
-        ("right lower", "right lower lobe of left lung", 0, 0.135335, 0.135335, 0),  # brevity exp(1 - 6/2)
-        ("liver", "liver", 0, 1, 0, 0),
-        ("lung lung lung lung", "lung", 0, 0.25, 0, 0),
-        ("no", "yes", 0, 0, 0, 0),
-        ("", "yes", 0, 0, 0, 0),
-    ],
-)
-def test_bleu_as_nltk(said, true, four, one, two, three):
-    found = open_scores(said, true)
-    names = ("bleu", "bleu1", "bleu2", "bleu3")
-    assert [found[name] for name in names] == pytest.approx([four, one, two, three], abs=1e-6)
+def test_bleu_is_that_of_nltk():
+    rng = np.random.default_rng(0)
+    draws = [[list(rng.choice(list("abcde"), rng.integers(0, 9))) for _ in range(2)] for _ in range(300)]
+    said, true = "mass in left upper lobe of left lung", "there is large mass in left upper lobe"
+    sentences = [[said.split(), true.split()]]
+    most = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nltk warns of each run length without a match
+        for said, true in sentences + draws:
+            found = open_scores(" ".join(said), " ".join(true))
+            said, true = ([word for word in words if word != "a"] for words in (said, true))
+            for name, weights in {
+                "bleu": (0.25, 0.25, 0.25, 0.25),
+                "bleu1": (1, 0, 0, 0),
+                "bleu2": (0, 1, 0, 0),
+                "bleu3": (0, 0, 1, 0),
+            }.items():
+                expected = sentence_bleu([true], said, weights=weights)
+                assert found[name] == pytest.approx(expected, rel=1e-9), (said, true, name)
+                most = max(most, expected if name == "bleu" else 0)
+    assert most > 0.5
 
 
 def test_bleu_without_a_match_of_a_length_is_the_smallest_number_not_zero():

@@ -96,7 +96,7 @@ def test_rescoring_refuses_other_data_and_incomplete_answers(evaluation, prepare
     shutil.copytree(evaluation, half)
     (half / "predictions.jsonl").write_text(lines[0] + "\n")
     short = rescore(half, prepared_data, tmp_path / "o", "strict/v1")
-    assert_refused(short, 1, "expected a prediction for each of 2 questions, found 1")
+    assert_refused(short, 1, "1 of 2 questions have no prediction, for example t1")
     assert_refused(rescore(half, prepared_data, half, "strict/v1"), 2, "--rescore and --out are one folder")
     both = rescore(evaluation, prepared_data, tmp_path / "o", "strict/v1", "--model=x")
     assert_refused(both, 2, "leave --model out")

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
 
 from biomedgpt_jax.core.errors import RunError
@@ -31,6 +32,18 @@ def loaded(tiny_run):
 
 
 @pytest.fixture(scope="module")
+def talker(loaded):
+    """The same model with larger weights, which has something to say at once."""
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(lambda leaf: jax.device_put(draw(rng, leaf.shape), leaf.sharding), loaded.params)
+    return replace(loaded, params=drawn)
+
+
+def draw(rng, shape):
+    return 0.3 * rng.standard_normal(shape, np.float32)
+
+
+@pytest.fixture(scope="module")
 def pictures(loaded, raw_data):
     transform = image_transform(loaded.spec)
     return [transform((raw_data / "images" / f"{n}.png").read_bytes()) for n in range(3)]
@@ -45,43 +58,43 @@ def alone(loaded, prompt, manner=MANNER):
     return "".join(written(loaded, prompt, manner))
 
 
-def test_answers_in_a_batch_are_those_given_alone(loaded, pictures):
+def test_answers_in_a_batch_are_those_given_alone(talker, pictures):
     prompts = [
-        asked(loaded, "Is it red?", pictures[:1]),
-        asked(loaded, "What changed between these two, and where is it brighter than it was before?", pictures[1:]),
-        asked(loaded, "Yes?"),
+        asked(talker, "Is it red?", pictures[:1]),
+        asked(talker, "What changed between these two, and where is it brighter than it was before?", pictures[1:]),
+        asked(talker, "Yes?"),
     ]
-    together = answers(loaded, prompts, MANNER, rows=4, slots=2)
-    assert [answer.text for answer in together] == [alone(loaded, prompt).strip() for prompt in prompts]
+    together = answers(talker, prompts, MANNER, rows=4, slots=2)
+    assert [answer.text for answer in together] == [alone(talker, prompt).strip() for prompt in prompts]
     assert len({answer.text for answer in together}) > 1 and all(answer.truncated for answer in together)
 
 
-def test_sampling_follows_its_seed(loaded, pictures):
-    prompt = asked(loaded, "Is it red?", pictures[:1])
+def test_sampling_follows_its_seed(talker, pictures):
+    prompt = asked(talker, "Is it red?", pictures[:1])
     other = replace(DRAWN, key=jax.random.key(1))
-    said = [alone(loaded, prompt, manner) for manner in (DRAWN, DRAWN, other, MANNER)]
+    said = [alone(talker, prompt, manner) for manner in (DRAWN, DRAWN, other, MANNER)]
     assert said[0] == said[1] and len(set(said)) == 3
 
 
-def test_a_conversation_is_put_through_the_template(loaded, pictures, raw_data):
-    talk = Conversation(loaded, MANNER)
+def test_a_conversation_is_put_through_the_template(talker, pictures, raw_data):
+    talk = Conversation(talker, MANNER)
     talk.show(raw_data / "images" / "0.png")
     first = "".join(talk.ask("Is it red?"))
-    assert first == alone(loaded, asked(loaded, "<image>\nIs it red?", pictures[:1]))
+    assert first == alone(talker, asked(talker, "<image>\nIs it red?", pictures[:1]))
     talk.show(raw_data / "images" / "1.png")
     second = "".join(talk.ask("And this?"))
     turns = [("<image>\nIs it red?", first)]
-    assert second == alone(loaded, asked(loaded, "<image>\nAnd this?", pictures[:2], turns))
+    assert second == alone(talker, asked(talker, "<image>\nAnd this?", pictures[:2], turns))
     third = "".join(talk.ask("Sure?"))
     turns.append(("<image>\nAnd this?", second))
-    assert third == alone(loaded, asked(loaded, "Sure?", pictures[:2], turns))
+    assert third == alone(talker, asked(talker, "Sure?", pictures[:2], turns))
     talk.reset()
-    assert "".join(talk.ask("Yes?")) == alone(loaded, asked(loaded, "Yes?"))
+    assert "".join(talk.ask("Yes?")) == alone(talker, asked(talker, "Yes?"))
 
 
-def test_a_full_context_is_refused_and_changes_nothing(loaded, pictures, raw_data):
-    room = asked(loaded, "<image>\nIs it red?", pictures[:1]).length + MANNER.max_new_tokens
-    talk = Conversation(loaded, replace(MANNER, context=room))
+def test_a_full_context_is_refused_and_changes_nothing(talker, pictures, raw_data):
+    room = asked(talker, "<image>\nIs it red?", pictures[:1]).length + MANNER.max_new_tokens
+    talk = Conversation(talker, replace(MANNER, context=room))
     talk.show(raw_data / "images" / "0.png")
     first = "".join(talk.ask("Is it red?"))
     for _ in range(2):
@@ -92,11 +105,11 @@ def test_a_full_context_is_refused_and_changes_nothing(loaded, pictures, raw_dat
     assert "".join(talk.ask("Is it red?")) == first
 
 
-def test_chat_goes_on_after_mistakes_and_ends_with_its_input(loaded, monkeypatch, capsys, tmp_path):
+def test_chat_goes_on_after_mistakes_and_ends_with_its_input(talker, monkeypatch, capsys, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     lines = [f"/image {tmp_path}/none.png", f"/image {tmp_path}/notes.txt", "/imagine", "", "An <image>?", "Yes?"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
-    chat(Conversation(loaded, MANNER))
+    chat(Conversation(talker, MANNER))
     said = capsys.readouterr().out
     for text in (
         f"{tmp_path}/none.png",
@@ -105,9 +118,9 @@ def test_chat_goes_on_after_mistakes_and_ends_with_its_input(loaded, monkeypatch
         "1 <image> in its questions",
     ):
         assert text in said
-    assert said.endswith(alone(loaded, asked(loaded, "Yes?")) + "\n\n")
+    assert said.endswith(alone(talker, asked(talker, "Yes?")) + "\n\n")
     monkeypatch.setattr(sys, "stdin", io.StringIO("/quit\nYes?\n"))
-    chat(Conversation(loaded, MANNER))
+    chat(Conversation(talker, MANNER))
     assert capsys.readouterr().out == ""
 
 
