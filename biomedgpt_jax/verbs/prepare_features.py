@@ -1,4 +1,4 @@
-"""`biomedgpt prepare --features`: a configuration's frozen tower over all images of its data, once."""
+"""`biomedgpt prepare --features`: a configuration's frozen tower over all images of its data, once; see docs/feature_cache.md."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
