@@ -1,10 +1,12 @@
 """The command line: `biomedgpt VERB [flags]`. Exit codes: 0 done, 1 the work failed, 2 the call was wrong."""
 
 import importlib
+import logging
 import sys
 import traceback
 
-from absl import flags, logging
+from absl import flags
+from absl import logging as absl_logging
 
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.core.system_errors import system_message
@@ -32,8 +34,7 @@ def main() -> int:
     verb, rest = argv[0], argv[1:]
     debug = "--debug" in rest
     if not debug:
-        # Orbax reports there on its own options.
-        logging.set_verbosity(logging.ERROR)
+        _quiet()
     try:
         return _run(verb, [argument for argument in rest if argument != "--debug"])
     except KeyboardInterrupt:
@@ -51,6 +52,15 @@ def main() -> int:
         # Else not an input that we foresaw: name it, and say how to see where it comes from.
         unforeseen = f"unexpected {type(error).__name__}: {error}\nRun again with --debug to see where."
         return _fail(verb, refused or unforeseen, 1)
+
+
+def _quiet() -> None:
+    """Errors are told once, by `_fail`. Orbax logs each before it raises it, and the writes that a failed save
+    leaves behind complain one by one of the event loop that is gone.
+    """
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
 
 
 def _run(verb: str, rest: list[str]) -> int:

@@ -53,7 +53,7 @@ def biomedgpt(*arguments: object) -> Called:
     """`biomedgpt ARGUMENTS` without a new process, which would import jax again."""
     from biomedgpt_jax.__main__ import main
 
-    argv, path = sys.argv, list(sys.path)
+    argv, path, hook = sys.argv, list(sys.path), sys.unraisablehook
     sys.argv = ["biomedgpt", *map(str, arguments)]
     sys.modules.pop("config_config", None)  # the module that ml_collections made of the last configuration file
     out, err = io.StringIO(), io.StringIO()
@@ -61,7 +61,7 @@ def biomedgpt(*arguments: object) -> Called:
         with redirect_stdout(out), redirect_stderr(err):
             code = main()
     finally:
-        sys.argv, sys.path[:] = argv, path
+        sys.argv, sys.path[:], sys.unraisablehook = argv, path, hook
     return Called(code, out.getvalue(), err.getvalue())
 
 

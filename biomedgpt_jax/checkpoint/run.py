@@ -54,7 +54,7 @@ class RunCheckpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            with self._writing():
+            with self.refusals():
                 self._manager.close()
         except Exception:
             # What stopped the run is told, not what that did to the writing.
@@ -80,7 +80,7 @@ class RunCheckpoints:
         if step in self._manager.all_steps():
             return
         leaves = {path: list(leaf.shape) for path, leaf in path_leaves(_changing(state)).items()}
-        with self._writing():
+        with self.refusals():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -93,13 +93,27 @@ class RunCheckpoints:
 
     def wait(self) -> None:
         """Blocks until everything that `save` began is on disk. RunError as of `save`."""
-        with self._writing():
+        with self.refusals():
             self._manager.wait_until_finished()
 
     def check(self) -> None:
         """Raises RunError where the writing in the background has failed; never waits."""
-        with self._writing():
-            self._manager.check_for_errors()
+        if not self._manager.is_saving_in_progress():
+            self.wait()
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Turns what the system refuses inside (a full disk) into a RunError that names the last whole step."""
+        try:
+            yield
+        except Exception as error:
+            refused = system_message(error, str(self.workdir))
+            if refused is None or isinstance(error, RunError):
+                raise
+            # The manager counts a failed step among its own; the disk does not.
+            whole = [int(each.name) for each in (self.workdir / "checkpoints").iterdir() if each.name.isdigit()]
+            last = f"step {max(whole)} is the last whole one" if whole else "there is no whole one yet"
+            raise RunError(f"{refused} Checkpoints: {last}; the run goes on from there.") from error
 
     def record(self, step: int) -> dict[str, Any]:
         """What was saved beside the arrays of `step`: config, hash of the base, shapes by path."""
@@ -133,21 +147,6 @@ class RunCheckpoints:
             frozen=load_base(self.workdir, record["base"], abstract.frozen),
             opt_state=arrays["optimizer"],
         ), record["base"]
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            refused = system_message(error, str(self.workdir))
-            if refused is None:
-                raise
-            # The manager counts the failed step among its own; the disk does not.
-            whole = [int(each.name) for each in (self.workdir / "checkpoints").iterdir() if each.name.isdigit()]
-            last = f"Step {max(whole)} is the last whole one" if whole else "There is no whole one yet"
-            raise RunError(
-                f"A checkpoint could not be written. {refused} {last}; the run goes on from there."
-            ) from error
 
     def _restore_data(self, step: int, data: Any) -> None:
         try:

@@ -67,6 +67,7 @@ def run_training(
     with ExitStack() as stack:
         stack.enter_context(jax.set_mesh(run.mesh))
         checkpoints = stack.enter_context(RunCheckpoints(run.workdir, keep=run.keep_checkpoints))
+        stack.enter_context(checkpoints.refusals())
         restored = checkpoints.latest()
         if restored is None:
             state = first_state(run.abstract, run.optimizer, start())

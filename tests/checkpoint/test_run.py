@@ -1,3 +1,7 @@
+import os
+import subprocess
+import time
+
 import grain
 import jax
 import jax.numpy as jnp
@@ -160,3 +164,47 @@ def test_only_allowed_leaves_are_fresh(tmp_path):
         starting_params(_whole(toy), [from_weights(tmp_path / "more")], may_be_fresh=lambda _: True, **options)
     with pytest.raises(RunError, match="not the workdir of a run"):
         from_run(tmp_path / "w")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    # Lazily: the writers of a failed save keep their files open.
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("left", [40_000, 0], ids=["no room for the arrays", "no room at all"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_full_disk_names_the_last_whole_step_and_leaves_it_whole(run, small_disk, left):
+    _, toy, state, following, base = run
+    workdir, data = small_disk / "run", iter(_numbers())
+    [next(data) for _ in range(2)]
+    config = {"size": "toy"}
+    with pytest.raises(RunError) as refused, RunCheckpoints(workdir, keep=2) as checkpoints:
+        save_base(workdir, state.frozen)
+        checkpoints.save(2, state, data, config=config, base=base)
+        checkpoints.wait()
+        free = os.statvfs(small_disk)
+        (small_disk / "filler").write_bytes(bytes(free.f_bavail * free.f_bsize - left))
+        checkpoints.save(3, state, data, config=config, base=base)
+        for _ in range(500):
+            checkpoints.check()
+            time.sleep(0.02)
+    message = str(refused.value)
+    assert f"{workdir}" in message and "no space left on device. Free space there" in message
+    assert "Checkpoints: step 2 is the last whole one; the run goes on from there." in message
+    (small_disk / "filler").unlink()
+    data = iter(_numbers())
+    with RunCheckpoints(workdir, keep=2) as checkpoints:
+        assert checkpoints.latest() == 2
+        restored, _ = checkpoints.restore(2, toy.abstract, data)
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(state))
+        checkpoints.save(3, state, data, config=config, base=base)
+    assert [int(next(data)) for _ in range(3)] == following
+    with RunCheckpoints(workdir, keep=2, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2, 3]
