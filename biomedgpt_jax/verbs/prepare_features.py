@@ -1,4 +1,7 @@
-"""`biomedgpt prepare --features`: a configuration's frozen tower over all images of its data, once; see docs/feature_cache.md."""
+"""`biomedgpt prepare --features`: a configuration's frozen tower over all images of its data, once.
+
+How it is used, and when the bits are those of training from images: docs/feature_cache.md.
+"""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
