@@ -29,12 +29,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.cache_images = True
     config.tune = ConfigDict({"tower": False, "connector": True, "decoder": "frozen" if first else "lora"})
     config.lora.rank, config.lora.alpha = 32, 64.0
-    config.optim.learning_rate = 1e-3 if first else 5e-4
+    config.optim.learning_rate = 1e-3
     config.optim.warmup_ratio = 0.05
-    config.train.batch_rows = 8
-    config.train.epochs = 1 if first else 4
+    config.train.batch_rows = 4
+    config.train.epochs = 1 if first else 2
     config.train.loss_chunk = 32
     config.train.log_every = 5
-    config.train.save_every = 100
+    config.train.save_every = 30
     config.train.keep = 1
     return config

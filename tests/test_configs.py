@@ -19,7 +19,9 @@ TRAINED = {
     "llama3_med.py:stage=2,tune=qlora": CONNECTOR + ADAPTERS,
 }
 PARTS = {"smoke.py:stage=1": {"tower", "connector", "decoder"}, "smoke.py:stage=2": {"connector", "decoder"}}
-OTHERS = ("eval.py", "data/builtin.py", "data/dataset.py:name=slake", "data/own.py:layout=tsv", "data/vqa_rad.py")
+DATA = ("data/builtin.py", "data/dataset.py:name=slake", "data/own.py:layout=tsv", "data/vqa_rad.py")
+# The last is trained in tests/benchmarks/test_vqa_rad_small.py.
+OTHERS = ("eval.py", *DATA, "vqa_rad_small.py:stage=2")
 RATES = {
     "llama3_med.py:stage=1": 1e-3,
     "llama3_med.py:stage=2,tune=full": 2e-5,

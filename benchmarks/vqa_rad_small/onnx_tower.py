@@ -35,7 +35,7 @@ def tower_tensors(graph: Any) -> dict[str, np.ndarray]:
 
 
 def linear_weights(nodes: Iterable[Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`<module>.weight` -> [in out] for every MatMul with a constant, by the name of the bias that is added behind it."""
+    """`<module>.weight` -> [in out] for every MatMul with a constant, named after the bias added behind it."""
     nodes = tuple(nodes)
     bias_of = {
         value: bias
