@@ -47,7 +47,7 @@ def training(out: Path) -> list[str]:
     for folder in sorted(out.glob("runs/*.stage[12]")):
         rows = _losses(folder)
         last = [row["loss"] for row in rows[-20:]]
-        minutes = sum(row.get("step_seconds", 0) for row in rows) / 60
+        minutes = _step_seconds(rows) * len(rows) / 60
         lines.append(
             f"| {folder.name} | {len(rows)} | {rows[0]['loss']:.3f} | {sum(last) / len(last):.3f} | {minutes:.1f} |"
         )
@@ -74,14 +74,16 @@ def agreement(out: Path) -> list[str]:
 
 
 def speed(out: Path) -> list[str]:
-    """Median seconds of a step of stage 1 behind the first two, which compile."""
-    seconds = {
-        folder.name: median(row["step_seconds"] for row in _losses(folder)[2:]) for folder in out.glob("speed/*")
-    }
+    seconds = {folder.name: _step_seconds(_losses(folder)) for folder in out.glob("speed/*")}
     if len(seconds) < 2:
         return []
     ratio = seconds["online"] / seconds["cached"]
     return [f"stage 1, seconds a step: online {seconds['online']:.2f}, cached {seconds['cached']:.2f}: {ratio:.1f}x"]
+
+
+def _step_seconds(rows: list[dict[str, Any]]) -> float:
+    """The median of what was logged; a row has it where a few steps were logged together."""
+    return median(row["step_seconds"] for row in rows if "step_seconds" in row)
 
 
 def _losses(folder: Path) -> list[dict[str, Any]]:

@@ -32,13 +32,14 @@ def main() -> None:
     data = training_data(config, spec, tokenizer, arguments.run, lambda *_: None, features.feature_shape)
     arrays = _trainable(config, spec, data.num_steps)
     batches = data.batches(features, reading(config))
-    for step in range(arguments.steps):
+    steps = min(arguments.steps, data.num_steps)
+    for step in range(steps):
         batch = next(batches)
         arrays |= {f"batch/{step}/{name}": array for name, array in batch.items() if name != "samples"}
     batches.close()
-    arrays["facts"] = np.array(json.dumps(_facts(config, data, arguments.run, arguments.steps)))
+    arrays["facts"] = np.array(json.dumps(_facts(config, data, arguments.run, steps)))
     np.savez(arguments.out, **arrays)
-    print(f"{arguments.out}: {arguments.steps} of {data.num_steps} steps of {arguments.run}")
+    print(f"{arguments.out}: {steps} of {data.num_steps} steps of {arguments.run}")
 
 
 def _trainable(config: ConfigDict, spec: ModelSpec, steps: int) -> dict[str, np.ndarray]:

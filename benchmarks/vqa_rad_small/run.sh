@@ -64,7 +64,7 @@ done_once "$out/loss_curves.json" || {
 for way in online cached; do
   done_once "$out/speed/$way/metrics.jsonl" || {
     biomedgpt train --config="$config:stage=1,$parts,data=$out/data/disjoint" --workdir="$out/speed/$way" \
-      --config.data.split=validation $([ $way = cached ] || echo --config.data.features=)
+      --config.data.split=validation --config.train.log_every=1 $([ $way = cached ] || echo --config.data.features=)
   }
 done
 python $here/figures.py --out="$out"

@@ -18,6 +18,7 @@ from tests.command import ROOT, biomedgpt, config
 SHORT = (
     "--config.data.row_tokens=128",
     "--config.data.image_slots=2",
+    "--config.data.pack=False",
     "--config.train.batch_rows=8",  # one for each device of the tests
     "--config.train.epochs=3",
     "--config.train.log_every=1",
