@@ -171,7 +171,9 @@ def _tower_features(config: VitConfig, leaves: Leaves, images: np.ndarray) -> di
     pooled = tower_family(config) is TowerFamily.CLIP
     params = from_leaf_paths({path: jnp.asarray(leaves[path].astype(np.float32)) for path in leaves})
     last, normed = (
-        np.asarray(make_tower_encoder(config, Features(-1, final_norm=norm, keep_prefix=True))(params, images))
+        np.asarray(
+            make_tower_encoder(config, Features(-1, final_norm=norm, keep_prefix=True))(params, jnp.asarray(images))
+        )
         for norm in (False, True)
     )
     return {"tower": last, "pooled": normed[:, 0]} if pooled else {"tower": normed}

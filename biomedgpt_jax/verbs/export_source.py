@@ -14,7 +14,7 @@ from biomedgpt_jax.checkpoint.start import Source, from_run, from_weights
 from biomedgpt_jax.checkpoint.weights import TABLE, weights_records, weights_table
 from biomedgpt_jax.convert.card import Origin, Score
 from biomedgpt_jax.convert.export import Form
-from biomedgpt_jax.convert.importer import TOKENIZER_FILES, ModelConfig
+from biomedgpt_jax.convert.importer import TOKENIZER_FILES
 from biomedgpt_jax.convert.leaves import Leaves, below
 from biomedgpt_jax.convert.processing import TOKENIZER_SETTINGS
 from biomedgpt_jax.convert.shapes import model_shapes
@@ -31,7 +31,8 @@ from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, ModelSpec, read_asking
 from biomedgpt_jax.verbs.origins import read_origins
 from biomedgpt_jax.verbs.training_data import TOKENIZER
 
-PARTS = {"model": Llama3MedConfig, "decoder": LlamaConfig, "tower": VitConfig}
+PartConfig = Llama3MedConfig | LlamaConfig | VitConfig
+PARTS: dict[str, type] = {"model": Llama3MedConfig, "decoder": LlamaConfig, "tower": VitConfig}
 NO_CONTEXT = 10**9  # what tokenizer_config.json states where nobody knows
 
 
@@ -56,7 +57,7 @@ class HeldOut:
 class Exportable:
     name: str
     part: str  # "model", "decoder" or "tower": what the leaves are the tree of
-    config: ModelConfig
+    config: PartConfig
     leaves: Leaves  # of the plain model, adapters merged
     adapted: Adapted | None
     tokenizer: Tokenizer | None
@@ -68,7 +69,7 @@ class Exportable:
     scores: tuple[Score, ...]
     held_out: HeldOut
 
-    def config_of(self, form: Form) -> ModelConfig:
+    def config_of(self, form: Form) -> PartConfig:
         """Of what a folder of that form holds."""
         if isinstance(self.config, Llama3MedConfig):
             parts = {Form.DECODER: self.config.decoder, Form.TOWER: self.config.vision.tower}
@@ -117,8 +118,8 @@ def _weights(folder: Path) -> Exportable:
     part = meta.get("part")
     if part not in PARTS:
         raise RunError(
-            f"{folder}: these weights are no imported model (role {meta.get('role')!r}); expected the workdir of a "
-            "run, or a folder made by `biomedgpt import`."
+            f"{folder}: these weights are of {part or meta.get('role') or 'unknown kind'!r}; expected the workdir of a "
+            f"run, or a folder made by `biomedgpt import` that holds a {', '.join(PARTS)}."
         )
     source = from_weights(folder)
     dtypes = {path: np.dtype(record.dtype) for path, record in records.items()}
