@@ -86,8 +86,14 @@ def scan(
     *,
     remat: Remat = Remat.NONE,
     stop: int | None = None,
+    unroll: bool = False,
 ) -> tuple[Any, Any]:
-    """Runs `step(block, carry, x) -> (carry, y)` over the first `stop` layers by one `lax.scan`."""
+    """Runs `step(block, carry, x) -> (carry, y)` over the first `stop` layers by one `lax.scan`.
+
+    `unroll` writes the layers out one after another. XLA's CPU backend copies each layer's weights out of the
+    stack in every turn of a loop, which doubles the memory that a decoded token moves; accelerators do not, and
+    there written-out layers would only compile longer.
+    """
     graph, state = nnx.split(stacked)
     state = jax.tree.map(lambda leaf: leaf[:stop], state)
 
@@ -95,7 +101,7 @@ def scan(
         block_state, x = slices
         return step(nnx.merge(graph, block_state), carry, x)
 
-    return jax.lax.scan(_checkpointed(body, remat), carry, (state, xs))
+    return jax.lax.scan(_checkpointed(body, remat), carry, (state, xs), unroll=unroll)
 
 
 def _abstractly(construct: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:

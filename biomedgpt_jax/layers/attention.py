@@ -53,13 +53,16 @@ def causal_attention(
     return _by_heads(q, k, v, mask, scale, causal=True)
 
 
-def cached_attention(q: Float[Array, "b 1 h k"], cache: "KVCache", *, scale: float) -> Float[Array, "b 1 h k"]:
-    """One query per row, the token just appended, over one layer's cache."""
+def cached_attention(
+    q: Float[Array, "b 1 h k"], cache: "KVCache", layer: Int[Array, ""], *, scale: float
+) -> Float[Array, "b 1 h k"]:
+    """One query per row, that of the token just appended, over the cache of one layer."""
+    keys, values = cache.keys[layer], cache.values[layer]
     b, _, h, width = q.shape
-    groups, places = cache.keys.shape[1:3]
+    groups, places = keys.shape[1:3]
     grouped = q.reshape(b, groups, h // groups, width)
-    weights = jax.nn.softmax(_scores(grouped, cache.keys, cache_mask(cache.lengths, places), scale), axis=-1)
-    return jnp.einsum("bgrt,bgtk->bgrk", weights.astype(cache.values.dtype), cache.values).reshape(q.shape)
+    weights = jax.nn.softmax(_scores(grouped, keys, cache_mask(cache.lengths, places), scale), axis=-1)
+    return jnp.einsum("bgrt,bgtk->bgrk", weights.astype(values.dtype), values).astype(q.dtype).reshape(q.shape)
 
 
 def segment_causal_mask(segment_ids: Int[Array, "b s"], positions: Int[Array, "b s"]) -> Bool[Array, "b 1 s s"]:
@@ -82,21 +85,22 @@ def segment_causal_mask(segment_ids: Int[Array, "b s"], positions: Int[Array, "b
 class KVCache(NamedTuple):
     """Keys (already rotated) and values of the tokens so far, each head's places side by side in memory.
 
-    A whole decoder's cache has a leading `layers` axis on keys and values; the one that a layer
-    receives has not. `lengths` counts the filled places of each row.
+    `lengths` counts the filled places of each row.
     """
 
     keys: jax.Array  # [layers b g t k]
     values: jax.Array  # [layers b g t k]
     lengths: jax.Array  # int32 [b]
 
-    def append(self, k: Float[Array, "b 1 g k"], v: Float[Array, "b 1 g k"]) -> "KVCache":
-        """One layer's cache with a token written at place `lengths` of each row."""
-        here = (jnp.arange(self.keys.shape[2]) == self.lengths[:, None])[:, None, :, None]
-        return self._replace(
-            keys=jnp.where(here, jnp.swapaxes(k, 1, 2).astype(self.keys.dtype), self.keys),
-            values=jnp.where(here, jnp.swapaxes(v, 1, 2).astype(self.values.dtype), self.values),
-        )
+    def append(self, layer: Int[Array, ""], k: Float[Array, "b 1 g k"], v: Float[Array, "b 1 g k"]) -> "KVCache":
+        """The cache with a token of one layer written at place `lengths` of each row; nothing else is touched."""
+
+        def write(places: jax.Array, token: jax.Array, length: jax.Array) -> jax.Array:  # layers g t k; 1 g k
+            update = jnp.swapaxes(token, 0, 1)[None].astype(places.dtype)
+            return jax.lax.dynamic_update_slice(places, update, (layer, 0, length, 0))
+
+        by_row = jax.vmap(write, in_axes=(1, 0, 0), out_axes=1)
+        return self._replace(keys=by_row(self.keys, k, self.lengths), values=by_row(self.values, v, self.lengths))
 
 
 def cache_mask(lengths: Int[Array, " b"], places: int) -> Bool[Array, "b 1 1 t"]:

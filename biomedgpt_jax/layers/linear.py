@@ -37,14 +37,7 @@ class Linear(nnx.Module):
         kernel = self.kernel[...]
         if kernel.dtype != x.dtype:  # a kernel quantised by core/lora.py already has it
             kernel = kernel.astype(x.dtype)
-        leading = x.shape[: x.ndim - self.in_rank]
-        if not is_split("length"):
-            # One leading axis: over two, XLA's CPU backend makes the kernel's gradient from transposed copies. To a
-            # TPU or GPU it is the same product. Axes that are split over different devices must stay apart.
-            x = x.reshape(-1, *x.shape[len(leading) :])
-        ours = tuple(range(x.ndim - self.in_rank, x.ndim))
-        y = jax.lax.dot_general(x, kernel, ((ours, tuple(range(self.in_rank))), ((), ())))
-        y = y.reshape(*leading, *y.shape[x.ndim - self.in_rank :])
+        y = contract(x, kernel, tuple(range(self.in_rank)))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -56,6 +49,21 @@ class Embedding(nnx.Module):
 
     def __call__(self, ids: Int[Array, "..."], dtype: DTypeLike) -> Float[Array, "... d"]:
         return jnp.take(self.embedding[...], ids, axis=0).astype(dtype)
+
+
+def contract(
+    x: Float[Array, "..."], kernel: Float[Array, "..."], axes: tuple[int, ...], accumulate: DTypeLike | None = None
+) -> Float[Array, "..."]:
+    """The last dimensions of `x` against `axes` of the kernel, summed in (and returned as) `accumulate`."""
+    leading = x.shape[: x.ndim - len(axes)]
+    if not is_split("length"):
+        # One leading axis: over two, XLA's CPU backend makes the kernel's gradient from transposed copies. To a TPU
+        # or GPU it is the same product. Axes that are split over different devices must stay apart.
+        x = x.reshape(-1, *x.shape[len(leading) :])
+    first = x.ndim - len(axes)
+    dimensions = ((tuple(range(first, x.ndim)), axes), ((), ()))
+    y = jax.lax.dot_general(x, kernel, dimensions, preferred_element_type=accumulate)
+    return y.reshape(*leading, *y.shape[first:])
 
 
 def torch_uniform(fan_in: int) -> Initializer:

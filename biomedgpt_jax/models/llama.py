@@ -6,6 +6,7 @@ k head width, v vocabulary.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from biomedgpt_jax.core.module import Remat, scan, stack
 from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.layers.attention import KVCache, cached_attention, causal_attention, segment_causal_mask
-from biomedgpt_jax.layers.linear import Embedding, Linear
+from biomedgpt_jax.layers.linear import Embedding, Linear, contract
 from biomedgpt_jax.layers.mlp import Activation, GatedMlp
 from biomedgpt_jax.layers.norm import RMSNorm
 from biomedgpt_jax.layers.position import Rope, RopeScaling, rope, rotate
@@ -79,10 +80,8 @@ class Llama(nnx.Module):
 
     def unembed(self, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
         """Float32 logits, accumulated in float32 from hidden states of any dtype."""
-        table, equation = (
-            (self.embed.embedding, "...d,vd->...v") if self.lm_head is None else (self.lm_head.kernel, "...d,dv->...v")
-        )
-        return jnp.einsum(equation, hidden, table[...].astype(hidden.dtype), preferred_element_type=jnp.float32)
+        table, width_axis = (self.embed.embedding, 1) if self.lm_head is None else (self.lm_head.kernel, 0)
+        return contract(hidden, table[...].astype(hidden.dtype), (width_axis,), accumulate=jnp.float32)
 
     def prefill(
         self,
@@ -114,11 +113,13 @@ class Llama(nnx.Module):
         """One more token per row. The caller keeps `cache.lengths` below the cache's places."""
         turn = self._rope(cache.lengths[:, None])
 
-        def step(block: "Block", x: jax.Array, past: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, tuple]:
-            return block(x, turn, None, KVCache(*past, cache.lengths))
+        def step(block: "Block", carry: tuple[jax.Array, KVCache], layer: jax.Array) -> tuple[Any, None]:
+            x, (keys, values) = block(carry[0], turn, None, (carry[1], layer))
+            return (x, carry[1]._replace(keys=keys, values=values)), None
 
-        x, (keys, values) = scan(self.layers, step, x, (cache.keys, cache.values))
-        return self.unembed(self.norm(x)[:, 0]), KVCache(keys, values, cache.lengths + 1)
+        layers = jnp.arange(self.config.depth)
+        (x, cache), _ = scan(self.layers, step, (x, cache), layers, unroll=jax.default_backend() == "cpu")
+        return self.unembed(self.norm(x)[:, 0]), cache._replace(lengths=cache.lengths + 1)
 
     def _rope(self, positions: Int[Array, "b s"]) -> Rope:
         c = self.config
@@ -136,9 +137,9 @@ class Block(nnx.Module):
         self.mlp = GatedMlp(c.width, c.mlp_width, act=c.activation, bias=False, init=init, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: KVCache | None
+        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[KVCache, jax.Array] | None
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
-        """Returns the new x and this layer's keys and values: [b s g k] of x, or with `past` its cache [b g t k]."""
+        """Returns the new x and keys and values: those of x, [b s g k], or with `past` (cache, layer) the cache's."""
         mixed, keys_values = self.attention(self.attention_norm(x), turn, mask, past)
         x = _rows(x + mixed)
         return _rows(x + self.mlp(self.mlp_norm(x))), keys_values
@@ -165,14 +166,15 @@ class Attention(nnx.Module):
         self.scale = 1 / math.sqrt(c.head_dim)
 
     def __call__(
-        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: KVCache | None
+        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[KVCache, jax.Array] | None
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         q, k, v = rotate(self.q(x), turn), rotate(self.k(x), turn), self.v(x)
         q = shard(q, "batch", "length", "activation_heads", None)
         if past is None:
             return self.out(causal_attention(q, k, v, mask=mask, scale=self.scale)), (k, v)
-        cache = past.append(k, v)
-        return self.out(cached_attention(q, cache, scale=self.scale)), (cache.keys, cache.values)
+        cache, layer = past
+        cache = cache.append(layer, k, v)
+        return self.out(cached_attention(q, cache, layer, scale=self.scale)), (cache.keys, cache.values)
 
 
 def add_lora(config: LlamaConfig, lora: Lora, decoder: Params, key: jax.Array) -> Params:

@@ -104,7 +104,9 @@ def test_cache_mask_as_documented():
 
 
 def test_append_writes_each_row_at_its_own_place():
-    cache = KVCache(jnp.zeros((2, 1, 3, 2)), jnp.zeros((2, 1, 3, 2)), jnp.asarray([0, 2]))
-    cache = cache.append(jnp.full((2, 1, 1, 2), 5.0), jnp.full((2, 1, 1, 2), 7.0))
-    np.testing.assert_array_equal(cache.keys[:, 0, :, 0], [[5, 0, 0], [0, 0, 5]])
-    np.testing.assert_array_equal(cache.values[:, 0, :, 1], [[7, 0, 0], [0, 0, 7]])
+    zeros = jnp.zeros((2, 2, 1, 3, 2))
+    cache = KVCache(zeros, zeros, jnp.asarray([0, 2]))
+    cache = cache.append(jnp.asarray(1), jnp.full((2, 1, 1, 2), 5.0), jnp.full((2, 1, 1, 2), 7.0))
+    np.testing.assert_array_equal(cache.keys[1, :, 0, :, 0], [[5, 0, 0], [0, 0, 5]])
+    np.testing.assert_array_equal(cache.values[1, :, 0, :, 1], [[7, 0, 0], [0, 0, 7]])
+    assert not cache.keys[0].any() and not cache.values[0].any()
