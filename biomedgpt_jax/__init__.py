@@ -1,3 +1,3 @@
 """JAX training stack for biomedical vision-language models."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
