@@ -23,6 +23,7 @@ from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.lora import Lora, is_adapter, merge_lora, without_lora
 from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
 from biomedgpt_jax.core.types import Params
+from biomedgpt_jax.data.images import Geometry
 from biomedgpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from biomedgpt_jax.models.llama import LlamaConfig
 from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
@@ -105,7 +106,7 @@ def _run(folder: Path, step: int | None) -> Exportable:
         tokenizer=load_tokenizer(tokenizer),
         tokenizer_files=tuple(tokenizer.iterdir()),
         template=spec.template,
-        geometry=spec.geometry,
+        geometry=Geometry(spec.geometry).exact.value,  # a published processor knows no other
         context=config["data"]["row_tokens"],
         origins=read_origins(folder),
         scores=tuple(_scores(folder, source.name.rsplit(" step ", 1)[1])),

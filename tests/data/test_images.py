@@ -143,3 +143,27 @@ def test_storable_keeps_jpeg_and_png_and_converts_the_rest_without_loss():
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), image)
     with pytest.raises(DataError):
         storable(encoded(picture(64, 64), "JPEG")[:500])
+
+
+@pytest.mark.parametrize("geometry", [Geometry.PAD_FAST, Geometry.RESIZE_FAST, Geometry.CROP_FAST])
+def test_fast_geometry_is_near_the_exact_one_and_equal_where_nothing_is_halved(geometry):
+    rng = np.random.default_rng(0)
+    scan = Image.fromarray(rng.integers(0, 255, (25, 19, 3), np.uint8)).resize((380, 500), Image.Resampling.BICUBIC)
+    packed = io.BytesIO()
+    scan.save(packed, "JPEG", quality=95)
+    for size, least, most in ((96, 0.01, 1.5), (300, 0.0, 0.0), (700, 0.0, 0.0)):
+        fast, exact = (load_square(packed.getvalue(), size, g, (122, 116, 104)) for g in (geometry, geometry.exact))
+        difference = np.abs(fast.astype(int) - exact).mean()
+        assert fast.shape == (size, size, 3) and least <= difference <= most
+    png = io.BytesIO()
+    scan.save(png, "PNG")
+    both = [load_square(png.getvalue(), 96, g, (0, 0, 0)) for g in (geometry, geometry.exact)]
+    np.testing.assert_array_equal(*both)
+
+
+def test_fast_geometry_refuses_what_the_exact_one_refuses():
+    packed = io.BytesIO()
+    Image.effect_noise((256, 256), 90).convert("RGB").save(packed, "JPEG")
+    for data in (packed.getvalue()[:2000], b"text"):
+        with pytest.raises(DataError, match="scan: not a readable image"):
+            load_square(data, 32, Geometry.PAD_FAST, (0, 0, 0), name="scan")
