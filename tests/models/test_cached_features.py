@@ -73,7 +73,7 @@ def features_in_another_order(case: Case, tower, images: np.ndarray) -> np.ndarr
     ],
 )
 def test_loss_and_gradients_are_those_of_images_bit_for_bit(tower: str, scales: tuple[int, ...], dtype: str) -> None:
-    """On one device. On several, XLA lays the backward pass of a program without a tower out in another way."""
+    """On one device; see docs/feature_cache.md for several."""
     case = make_case(tower, scales, dtype)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), jax.jit(case.model.init)(jax.random.key(0)))
     step, batch = jax.jit(jax.value_and_grad(case.loss)), case.batch()
