@@ -1,16 +1,17 @@
 """A folder of weights written as its tensors come, in any order, with little of them in memory.
 
-The caller's thread reads; a few threads bring each slice into the order of the disk, sum it and write it.
+The caller's thread reads, and copies each slice into the order of the disk; others sum it and write it. Buffers are
+few and used again: they bound the memory, and fresh pages cost as much as the copying.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import prod
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -20,8 +21,9 @@ from biomedgpt_jax.checkpoint.weights import ARRAYS, begin_weights, finish_weigh
 from biomedgpt_jax.core.errors import RunError
 
 THREADS = 4
-# Slices that wait to be written; beyond this the caller waits.
-WAITING_BYTES = 256 * 2**20
+BUFFERS = 6  # of one chunk each; when none is free the caller waits
+# Elements of a row that are copied at once when axes change places: their cache lines stay in the cache.
+BLOCK = 128
 # A leaf of at most this is gathered in memory and becomes one file instead of one per layer.
 SMALL_BYTES = 4 * 2**20
 
@@ -43,22 +45,29 @@ class WeightsStream:
         self._shapes, self._dtype = shapes, dtype
         self._leaves: dict[str, _Leaf] = {}
         self._pool = ThreadPoolExecutor(THREADS)
-        self._waiting: list[tuple[int, Future]] = []
+        self._writing: list[Future] = []
+        self._free: SimpleQueue[np.ndarray] = SimpleQueue()
+        for _ in range(BUFFERS):
+            self._free.put(np.empty(0, np.uint8))
 
     def write(self, path: str, layer: int | None, array: np.ndarray) -> None:
-        """Takes a whole leaf (layer None) or a layer of it; `array` may be a view and must stay as it is."""
+        """Takes a whole leaf (layer None) or a layer of it; `array` may be a view, and is not needed after."""
         with self._errors():
             leaf = self._leaf(path, layer, array)
             leaf.written += array.size
-            for job in leaf.jobs(layer, array):
-                self._waiting.append((job.nbytes, self._pool.submit(leaf.write, job)))
-            while sum(nbytes for nbytes, _ in self._waiting) > WAITING_BYTES:
-                self._waiting.pop(0)[1].result()
+            for index, start, view in leaf.parts(layer, array):
+                buffer = self._free.get()
+                size = view.size * leaf.dtype.itemsize
+                buffer = buffer if buffer.nbytes >= size else np.empty(size, np.uint8)
+                block = buffer[:size].view(leaf.dtype).reshape(view.shape)
+                copy_in_blocks(block, view)
+                self._writing.append(self._pool.submit(self._write, leaf, index, start, block, buffer))
+            self._check()
 
     def finish(self, meta: Mapping[str, Any]) -> str:
         """Waits for the disk, writes the table that makes the folder whole, and returns its hash."""
         with self._errors():
-            for _, writing in self._waiting:
+            for writing in self._writing:
                 writing.result()
             records = {path: self._leaves[path].finish() for path in sorted(self._leaves)}
             short = sorted(path for path in self._shapes if path not in records or not self._leaves[path].complete)
@@ -73,6 +82,18 @@ class WeightsStream:
         self._pool.shutdown(cancel_futures=True)
         if kind is not None:
             (self._folder / ARRAYS).rmtree(missing_ok=True)
+
+    def _write(self, leaf: "_Leaf", index: tuple[Any, ...], start: int, block: np.ndarray, buffer: np.ndarray) -> None:
+        try:
+            leaf.write(index, start, block)
+        finally:
+            self._free.put(buffer)
+
+    def _check(self) -> None:
+        """Raises what the writing of a slice raised."""
+        for done in [writing for writing in self._writing if writing.done()]:
+            self._writing.remove(done)
+            done.result()
 
     def _leaf(self, path: str, layer: int | None, array: np.ndarray) -> "_Leaf":
         if path not in self._leaves:
@@ -93,11 +114,18 @@ class WeightsStream:
         )
 
 
-class _Job:
-    """A contiguous part of a leaf: where it begins, and a view of what is to stand there."""
-
-    def __init__(self, index: tuple[Any, ...], start: int, view: np.ndarray):
-        self.index, self.start, self.view, self.nbytes = index, start, view, view.nbytes
+def copy_in_blocks(out: np.ndarray, view: np.ndarray) -> None:
+    """`out[...] = view` for a view whose axes are in another order than in memory, several times faster."""
+    fast = int(
+        np.argmin([stride if size > 1 else np.inf for stride, size in zip(view.strides, view.shape, strict=True)])
+    )
+    if view.ndim < 2 or fast == view.ndim - 1:
+        out[...] = view
+        return
+    out, view = (np.moveaxis(each, (fast, -1), (-2, -1)) for each in (out, view))
+    for index in np.ndindex(out.shape[:-2]):
+        for at in range(0, out.shape[-1], BLOCK):
+            out[index][:, at : at + BLOCK] = view[index][:, at : at + BLOCK]
 
 
 class _Leaf:
@@ -115,29 +143,23 @@ class _Leaf:
     def complete(self) -> bool:
         return self.written == prod(self.shape)
 
-    def jobs(self, layer: int | None, array: np.ndarray) -> list[_Job]:
-        """One per chunk of the slice; the chunks split its first axis."""
+    def parts(self, layer: int | None, array: np.ndarray) -> Iterator[tuple[tuple[Any, ...], int, np.ndarray]]:
+        """(index in the leaf, the same in the flattened leaf, view) for each chunk of a slice."""
         if self._gathered is not None:
             self._gathered[... if layer is None else layer] = array
-            return []
-        before = () if layer is None else (slice(layer, layer + 1),)
+            return
+        before = () if layer is None else (layer,)
         first = 0 if layer is None else layer * array.size
         rows, row = self._chunk[len(before)], array.size // array.shape[0]
-        return [
-            _Job((*before, slice(at, min(at + rows, array.shape[0]))), first + at * row, array[at : at + rows])
-            for at in range(0, array.shape[0], rows)
-        ]
+        for at in range(0, array.shape[0], rows):
+            yield (*before, slice(at, min(at + rows, array.shape[0]))), first + at * row, array[at : at + rows]
 
-    def write(self, job: _Job) -> None:
-        # jax turns strided views into contiguous arrays several times faster than NumPy.
-        moved = jax.device_put(job.view, jax.local_devices(backend="cpu")[0])
-        block = np.asarray(moved if moved.dtype == self.dtype else jnp.astype(moved, self.dtype))
-        self._digests.append(slice_digest(block, job.start))
-        write_block(self._store, job.index, block.reshape(self._store[job.index].shape)).result()
+    def write(self, index: tuple[Any, ...], start: int, block: np.ndarray) -> None:
+        self._digests.append(slice_digest(block, start))
+        write_block(self._store, index, block).result()
 
     def finish(self) -> LeafRecord:
         if self._gathered is not None:
-            self._digests.append(slice_digest(self._gathered, 0))
-            write_block(self._store, (...,), self._gathered).result()
+            self.write((...,), 0, self._gathered)
         digest = np.sum(self._digests, axis=0, dtype=np.uint32)
         return LeafRecord(self.shape, str(self.dtype), hexadecimal(digest))

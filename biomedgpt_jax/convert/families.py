@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from biomedgpt_jax.convert import decoders, hoptimus
+from biomedgpt_jax.convert import decoders, hoptimus, meta, official
 from biomedgpt_jax.convert.export_llama3med import llama3med_rules
 from biomedgpt_jax.convert.import_model import llama3med_config, read_preprocessor
 from biomedgpt_jax.convert.llava import llava_from_hf
@@ -56,11 +56,21 @@ def _llava(folder: Path, config: Json) -> Opened:
 
 
 def _llama3med(folder: Path, config: Json) -> Opened:
+    if (folder / official.CONNECTOR_FOLDER).is_dir() and not any(folder.glob("*.safetensors")):
+        connector, tensors, rules = official.open_connector(folder, config)
+        return Opened("connector", connector, tensors, rules, ())
+    tensors = SafetensorsFolder(folder)
+    if official.is_official(config):
+        config = official.completed(config, tensors, str(folder / "config.json"))
     model = llama3med_config(folder, config)
     embedding, head = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
-    tensors = _tied(SafetensorsFolder(folder), model.decoder.tied, embedding, head)
     ignored = tuple(rf"language_model\.{pattern}" for pattern in decoders.IGNORED)
-    return Opened("model", model, tensors, llama3med_rules(model), ignored)
+    return Opened("model", model, _tied(tensors, model.decoder.tied, embedding, head), llama3med_rules(model), ignored)
+
+
+def _meta(folder: Path, config: Json) -> Opened:
+    model, tensors = meta.open_meta(folder, config)
+    return Opened("decoder", model, tensors, decoders.RULES["llama"], meta.IGNORED)
 
 
 # By `model_type` of config.json.
@@ -68,8 +78,9 @@ FAMILIES: dict[str, Callable[[Path, Json], Opened]] = {
     **dict.fromkeys(("llama", "qwen2", "gemma"), _decoder),
     **dict.fromkeys(("clip", "clip_vision_model", "siglip", "siglip_vision_model"), _tower),
     **dict.fromkeys(("dinov2", "dinov2_with_registers", hoptimus.ARCHITECTURE), _tower),
+    meta.FAMILY: _meta,
     "llava": _llava,
-    "llama3med": _llama3med,
+    **dict.fromkeys(official.MODEL_TYPES, _llama3med),
 }
 
 

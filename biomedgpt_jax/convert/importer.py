@@ -1,4 +1,4 @@
-"""A Hugging Face folder -> our parameters: recognise the family, read its configuration, move each tensor.
+"""A folder of published weights -> our parameters: recognise the family, read its configuration, move each tensor.
 
 Every attribute of config.json and every tensor is handled, knowingly ignored, or an error that names it.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from biomedgpt_jax.checkpoint.stream import WeightsStream
-from biomedgpt_jax.convert import hoptimus
+from biomedgpt_jax.convert import hoptimus, meta
 from biomedgpt_jax.convert.families import FAMILIES, Json
 from biomedgpt_jax.convert.mapping import Shape, Slice, import_slices, whole_leaves
 from biomedgpt_jax.convert.processing import ASKING
@@ -104,6 +104,7 @@ def save_imported(
         for path, layer, array in imported.slices:
             stream.write(path, layer, array)
             done += array.size
+            del array  # so that its memory takes the next tensor
             advance("million parameters", done // MILLION, total // MILLION)
         meta = {
             "family": imported.family,
@@ -116,18 +117,24 @@ def save_imported(
 
 
 def read_config(folder: Path) -> Json:
-    """The content of config.json.
+    """The content of config.json; of Meta's folders params.json, and a `model_type`.
 
     Raises:
         RunError: there is none, or it is not a JSON object.
     """
     file = folder / "config.json"
+    if not file.is_file() and (folder / meta.PARAMS).is_file():
+        return {**_read_json(folder / meta.PARAMS), "model_type": meta.FAMILY}
     if not file.is_file() and (folder / H_OPTIMUS_FILE).is_file():
         return {"architecture": hoptimus.ARCHITECTURE}  # published without a configuration
     if not file.is_file():
         found = sorted(each.name for each in folder.iterdir())[:10] if folder.is_dir() else []
         state = f"found {', '.join(found) or 'an empty folder'}" if folder.is_dir() else "no such folder"
         raise RunError(f"{file}: not there ({state}), expected a Hugging Face folder with config.json and weights.")
+    return _read_json(file)
+
+
+def _read_json(file: Path) -> Json:
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError(f"{file.stat().st_size} bytes")

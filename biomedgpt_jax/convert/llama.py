@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from biomedgpt_jax.convert.attributes import read_attributes
+from biomedgpt_jax.convert.attributes import FIXED, LEGACY, read_attributes
 from biomedgpt_jax.convert.mapping import Rule
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.layers.mlp import Activation
@@ -59,7 +59,8 @@ def config_from_hf(config: Mapping[str, Any], where: str) -> LlamaConfig:
         config,
         where=where,
         defaults=_DEFAULTS,
-        fixed={
+        fixed=FIXED
+        | {
             "model_type": ("llama",),
             "attention_bias": (False,),
             "mlp_bias": (False,),
@@ -67,7 +68,7 @@ def config_from_hf(config: Mapping[str, Any], where: str) -> LlamaConfig:
             "is_llama_config": (True,),
             "rope_interleaved": (False,),
         },
-        ignored=frozenset({"max_position_embeddings", "pretraining_tp", "transformers.js_config"}),
+        ignored=LEGACY | frozenset({"max_position_embeddings", "pretraining_tp", "transformers.js_config"}),
     )
     return llama_config(found, where, eps=found["rms_norm_eps"], qkv_bias=False, norm_offset=0.0, embed_scale=1.0)
 

@@ -51,8 +51,8 @@ def import_slices(
 ) -> Iterator[Slice]:
     """Returns an iterator of what each tensor becomes, in the order and the dtype of the source.
 
-    Everything is checked before the first tensor is read. A slice is a view of its tensor: whoever lets go of
-    it before asking for the next has one tensor in memory.
+    Everything is checked before the first tensor is read. A slice is a view of its tensor: whoever deletes it
+    before asking for the next has one tensor in memory.
 
     Args:
         tensors: their names to arrays; may load lazily.
@@ -80,7 +80,7 @@ def import_slices(
             "Check that the configuration and the weights are of the same model, and that it is the one named in "
             "the call."
         )
-    return (part for key in found for part in moves[key].apply(tensors[key]))
+    return _moved(tensors, [moves[key] for key in found])
 
 
 def import_tensors(
@@ -109,6 +109,11 @@ def whole_leaves(slices: Iterable[Slice], shapes: Mapping[str, Shape]) -> Iterat
         absent.discard(layer)
         if not absent:
             yield path, stacks.pop(path)[0]
+
+
+def theirs_shapes(rules: tuple[Rule, ...], shapes: Mapping[str, Shape], *, where: str) -> dict[str, Shape]:
+    """Their keys to the shapes that `import_slices` expects."""
+    return {move.key: move.expected for rule in _active(rules, shapes, where) for move in _moves(rule, shapes)}
 
 
 def export_tensors(
@@ -154,6 +159,11 @@ class _Move:
         moved = _rearrange(array, self.pattern, self.sizes)
         for index, path in enumerate(_paths(self.rule)):
             yield path, self.layer, moved[index] if isinstance(self.rule.ours, tuple) else moved
+
+
+def _moved(tensors: Mapping[str, np.ndarray], moves: list[_Move]) -> Iterator[Slice]:
+    for move in moves:
+        yield from move.apply(tensors[move.key])
 
 
 def _moves(rule: Rule, shapes: Mapping[str, Shape]) -> Iterator[_Move]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from biomedgpt_jax.convert import llama
-from biomedgpt_jax.convert.attributes import read_attributes
+from biomedgpt_jax.convert.attributes import FIXED, LEGACY, read_attributes
 from biomedgpt_jax.convert.mapping import Rule
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.models.llama import LlamaConfig
@@ -47,9 +47,9 @@ def config_from_hf(config: Mapping[str, Any], where: str) -> LlamaConfig:
         config,
         where=where,
         defaults=_DEFAULTS,
-        fixed={"model_type": ("qwen2",), "use_sliding_window": (False,), "attention_dropout": (0, 0.0)},
+        fixed=FIXED | {"model_type": ("qwen2",), "use_sliding_window": (False,), "attention_dropout": (0, 0.0)},
         # The window's numbers count only when use_sliding_window is true.
-        ignored=frozenset({"max_position_embeddings", "max_window_layers", "sliding_window"}),
+        ignored=LEGACY | frozenset({"max_position_embeddings", "max_window_layers", "sliding_window"}),
     )
     if set(found["layer_types"] or ()) - {"full_attention"}:
         raise RunError(f"{where}: layer_types {found['layer_types']}: only full_attention is implemented.")

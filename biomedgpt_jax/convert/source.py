@@ -1,8 +1,10 @@
 """Where tensors come from: files that are read once, and names over them that read nothing until asked."""
 
 import hashlib
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,17 @@ class SourceFile:
         self.path = path
         self._hash = None
         self._hashed = 0  # bytes from the start
+        self._buffer = np.empty(0, np.uint8)
 
     def read(self, start: int, size: int) -> np.ndarray:
-        """uint8 [size], fewer where the file ends."""
-        array = np.fromfile(self.path, np.uint8, size, offset=start)
+        """uint8 [size], fewer where the file ends. Memory is used again when nobody holds the last part."""
+        # Beside this object's own, getrefcount counts its argument; fresh pages cost more than the reading.
+        if self._buffer.nbytes < size or sys.getrefcount(self._buffer) > 2:
+            self._buffer = np.empty(size, np.uint8)
+        array = self._buffer[:size]
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(start)
+            array = array[: _fill(file, memoryview(array))]
         if self._hash is not None and start >= self._hashed:
             self._hash_up_to(start)
             self._hash.update(array)
@@ -44,6 +53,14 @@ class SourceFile:
                 return
             self._hash.update(part)
             self._hashed += part.size
+
+
+def _fill(file: FileIO, memory: memoryview) -> int:
+    """Bytes read; one call may give fewer than there are."""
+    done = 0
+    while done < len(memory) and (more := file.readinto(memory[done:])):
+        done += more
+    return done
 
 
 class Tensors(Mapping[str, np.ndarray]):

@@ -20,7 +20,7 @@ from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.types import ModelFns
 from biomedgpt_jax.data.images import Geometry, load_square
 from biomedgpt_jax.data.prompts import TEMPLATES, Template
-from biomedgpt_jax.models.connector import connector_from_name
+from biomedgpt_jax.models.connector import ConnectorConfig, MofConfig, connector_from_name
 from biomedgpt_jax.models.decoders import PRESETS
 from biomedgpt_jax.models.llama import ALL_LINEARS, LlamaConfig
 from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
@@ -164,8 +164,23 @@ def _assembled(config: Config) -> Llama3MedConfig:
     decoder = _preset_or_folder(named.decoder, PRESETS, LlamaConfig, "decoder")
     s2 = S2Config(tuple(named.scales), MapSize.LARGEST if named.keep_largest_map else MapSize.SMALLEST)
     vision = VisionConfig(tower, second, s2, _features(named, tower))
-    connector = connector_from_name(named.connector, feature_widths(vision), decoder.width)
-    return Llama3MedConfig(vision, connector, decoder)
+    return Llama3MedConfig(vision, _connector(named.connector, feature_widths(vision), decoder.width), decoder)
+
+
+def _connector(name: str, in_widths: tuple[int, ...], out_width: int) -> ConnectorConfig:
+    """A published connector by name, or that of a folder, which must fit the tower and the decoder."""
+    if not Path(name).is_dir():
+        return connector_from_name(name, in_widths, out_width)
+    connector = from_json(
+        ConnectorConfig, weights_table(name)["meta"].get("config"), f"{name}: the configuration of a connector"
+    )
+    found = connector.in_widths if isinstance(connector, MofConfig) else (connector.in_width,)
+    if (found, connector.out_width) != (in_widths, out_width):
+        raise UsageError(
+            f"config.model.connector = {name!r} takes {found} channels and gives {connector.out_width}; the tower at "
+            f"these scales gives {in_widths}, the decoder takes {out_width}."
+        )
+    return connector
 
 
 def _whole(config: Config) -> Llama3MedConfig:
@@ -201,7 +216,7 @@ def _whole(config: Config) -> Llama3MedConfig:
     check(
         "connector",
         named.connector,
-        lambda: connector_from_name(named.connector, feature_widths(vision), model.decoder.width) == model.connector,
+        lambda: _connector(named.connector, feature_widths(vision), model.decoder.width) == model.connector,
     )
     if found:
         raise UsageError(

@@ -77,7 +77,7 @@ def check_origins(config: Config, spec: ModelSpec) -> None:
         lookup("init.random", part, dict.fromkeys(PARTS))
     if config.init.run or config.init.weights:
         return
-    named = {"tower": [config.model.tower], "connector": [""], "decoder": [config.model.decoder]}
+    named = {"tower": [config.model.tower], "connector": [config.model.connector], "decoder": [config.model.decoder]}
     if spec.model.vision.second is not None:
         named["tower"].append(config.model.second_tower)
     missing = [p for p in PARTS if p not in random and not all(name and Path(name).is_dir() for name in named[p])]
@@ -112,6 +112,7 @@ def _sources(config: Config, spec: ModelSpec, plain: ModelFns, mesh: Mesh) -> li
     for prefix, name in (
         ("tower/first" if pair else "tower", config.model.tower),
         ("tower/second", config.model.second_tower),
+        ("connector", config.model.connector),
         ("decoder", config.model.decoder),
     ):
         if name and Path(name).is_dir():
