@@ -24,7 +24,7 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def from_json(kind: type[T], data: Any, where: str) -> T:
+def from_json(kind: type[T] | types.UnionType, data: Any, where: str) -> T:
     """The inverse of `to_json` for a value of type `kind`; `where` names the file in messages.
 
     Raises:

@@ -1,12 +1,14 @@
 """`biomedgpt import` of folders that are not what they should be."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.command import ROOT, TINY, assert_refused, biomedgpt, config, contents
+from tests.disk import mounted
 
 WIDTH, HEADS, MLP, WORDS = 8, 2, 12, 16
 CONFIG = {
@@ -109,6 +111,23 @@ def test_broken_folder_is_refused_and_leaves_no_weights(name, llama):
     assert not (llama.parent / "weights" / "weights.json").exists()
 
 
+def test_a_place_that_cannot_be_written_is_named(llama, tmp_path):
+    (tmp_path / "file").write_text("taken")
+    assert_refused(imported(llama, "file"), 2, "file is no folder", "choose another name")
+    assert_refused(imported(llama, "file/below"), 1, "file/below: cannot be written", "Choose another folder")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    assert_refused(imported(llama, "other"), 2, "other is not empty")
+    assert (tmp_path / "other" / "notes.txt").read_text() == "mine"
+
+
+def test_an_interrupted_import_may_be_run_again(llama, tmp_path):
+    (tmp_path / "weights" / "arrays" / "norm").mkdir(parents=True)
+    (tmp_path / "weights" / "arrays" / "norm" / "zarr.json").write_text("half")
+    assert imported(llama).code == 0
+    assert_refused(imported(llama), 2, "is not empty")
+
+
 def test_whole_folder_is_imported_and_its_tokenizer_is_missed(llama, prepared_data, tmp_path):
     assert imported(llama).code == 0
     weights = tmp_path / "weights"
@@ -120,6 +139,18 @@ def test_whole_folder_is_imported_and_its_tokenizer_is_missed(llama, prepared_da
     assert_refused(called, 2, "The tokenizer has 290 tokens, the decoder's embedding 16 rows", "config.tokenizer.path")
     as_tower = biomedgpt(*arguments, f"--config.model.tower={weights}")
     assert_refused(as_tower, 1, f"{weights}: the configuration of a tower: expected a VitConfig")
+
+
+def test_import_on_a_full_disk_leaves_no_weights_and_goes_through_when_there_is_space(llama, tmp_path):
+    out = tmp_path / "disk" / "weights"
+    arguments = ("import", f"--from={llama}", f"--out={out}")
+    with mounted(tmp_path / "disk", 16) as resize:
+        assert_refused(biomedgpt(*arguments), 1, f"{out}", "o space left on device", "ree space")
+        assert not (out / "weights.json").exists()
+        resize(2000)
+        shutil.rmtree(out)
+        assert biomedgpt(*arguments).code == 0
+        assert (out / "weights.json").exists()
 
 
 def test_damaged_weights_folder_is_named(llama, prepared_data, tmp_path):
