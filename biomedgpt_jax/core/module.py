@@ -7,7 +7,7 @@ scan, optimizers, and state that changes in a call.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -86,14 +86,8 @@ def scan(
     *,
     remat: Remat = Remat.NONE,
     stop: int | None = None,
-    unroll: bool = False,
 ) -> tuple[Any, Any]:
-    """Runs `step(block, carry, x) -> (carry, y)` over the first `stop` layers by one `lax.scan`.
-
-    `unroll` writes the layers out one after another. XLA's CPU backend copies each layer's weights out of the
-    stack in every turn of a loop, which doubles the memory that a decoded token moves; accelerators do not, and
-    there written-out layers would only compile longer.
-    """
+    """Runs `step(block, carry, x) -> (carry, y)` over the first `stop` layers by one `lax.scan`."""
     graph, state = nnx.split(stacked)
     state = jax.tree.map(lambda leaf: leaf[:stop], state)
 
@@ -101,7 +95,15 @@ def scan(
         block_state, x = slices
         return step(nnx.merge(graph, block_state), carry, x)
 
-    return jax.lax.scan(_checkpointed(body, remat), carry, (state, xs), unroll=unroll)
+    return jax.lax.scan(_checkpointed(body, remat), carry, (state, xs))
+
+
+def unstack(stacked: M) -> tuple[Callable[[], M], ...]:
+    """The single layers of a stack, each made by a call. Their weights are copies, taken here."""
+    graph, state = nnx.split(stacked)
+    count = jax.tree.leaves(state)[0].shape[0]
+    states = [jax.tree.map(lambda leaf, index=index: leaf[index], state) for index in range(count)]
+    return tuple(partial(nnx.merge, graph, each) for each in states)
 
 
 def _abstractly(construct: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:

@@ -15,6 +15,9 @@ Params = dict[str, Any]  # nested dict, leaves are arrays
 AxesTree = dict[str, Any]  # the same nesting, leaves are tuples of logical axis names
 
 
+DecodeStep = Callable[[jax.Array, Any], tuple[jax.Array, Any]]  # tokens [b], cache -> logits [b v], cache
+
+
 class Batch(TypedDict):
     """One device batch; each row is a pack of samples (segment ids 1..k, 0 is padding).
 
@@ -40,7 +43,7 @@ class ModelFns:
     forward: Callable[[Params, Batch], jax.Array]  # -> hidden [b s d]
     unembed: Callable[[Params, jax.Array], jax.Array]  # hidden [... d] -> float32 logits [... v]
     prefill: Callable[[Params, Batch, int], tuple[jax.Array, Any]]  # -> logits [b v], cache
-    decode: Callable[[Params, jax.Array, Any], tuple[jax.Array, Any]]  # tokens [b] -> logits [b v], cache
+    decode: Callable[[Params], DecodeStep]  # what is the same for every token is done here, once
 
 
 @jax.tree_util.register_dataclass

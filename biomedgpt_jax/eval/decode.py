@@ -144,7 +144,7 @@ def _generate(model: ModelFns, params: Params, batch: Batch, limits: Limits, sam
 
     def body(carry):
         step, token, cache, *written = carry
-        logits, cache = model.decode(params, token, cache)
+        logits, cache = decode(token, cache)
         token, *written = follow(step, logits, *written)
         return step + 1, token, cache, *written
 
@@ -153,6 +153,7 @@ def _generate(model: ModelFns, params: Params, batch: Batch, limits: Limits, sam
         return (step < limits.max_new_tokens) & ~done.all()
 
     logits, cache = model.prefill(params, batch, limits.cache_length)
+    decode = model.decode(params)
     b = logits.shape[0]
     tokens = jnp.zeros((b, limits.max_new_tokens), jnp.int32)
     token, *written = follow(0, logits, tokens, jnp.zeros(b, jnp.int32), jnp.zeros(b, bool), jnp.ones(b, bool))
@@ -178,7 +179,7 @@ def _next(
     key,
     step,
 ):
-    logits, cache = model.decode(params, token, cache)
+    logits, cache = model.decode(params)(token, cache)
     token = pick(logits, limits, sampling, jax.random.fold_in(key, step))
     return token, ~jnp.isnan(logits).any(-1), cache
 

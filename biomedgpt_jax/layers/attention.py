@@ -54,7 +54,7 @@ def causal_attention(
 
 
 def cached_attention(
-    q: Float[Array, "b 1 h k"], cache: "KVCache", layer: Int[Array, ""], *, scale: float
+    q: Float[Array, "b 1 h k"], cache: "KVCache", layer: Int[Array, ""] | int, *, scale: float
 ) -> Float[Array, "b 1 h k"]:
     """One query per row, that of the token just appended, over the cache of one layer."""
     keys, values = cache.keys[layer], cache.values[layer]
@@ -92,15 +92,14 @@ class KVCache(NamedTuple):
     values: jax.Array  # [layers b g t k]
     lengths: jax.Array  # int32 [b]
 
-    def append(self, layer: Int[Array, ""], k: Float[Array, "b 1 g k"], v: Float[Array, "b 1 g k"]) -> "KVCache":
+    def append(self, layer: Int[Array, ""] | int, k: Float[Array, "b 1 g k"], v: Float[Array, "b 1 g k"]) -> "KVCache":
         """The cache with a token of one layer written at place `lengths` of each row; nothing else is touched."""
+        rows = jnp.arange(self.lengths.shape[0])
 
-        def write(places: jax.Array, token: jax.Array, length: jax.Array) -> jax.Array:  # layers g t k; 1 g k
-            update = jnp.swapaxes(token, 0, 1)[None].astype(places.dtype)
-            return jax.lax.dynamic_update_slice(places, update, (layer, 0, length, 0))
+        def write(places: jax.Array, token: jax.Array) -> jax.Array:  # layers b g t k; b 1 g k
+            return places.at[layer, rows, :, self.lengths].set(token[:, 0].astype(places.dtype))
 
-        by_row = jax.vmap(write, in_axes=(1, 0, 0), out_axes=1)
-        return self._replace(keys=by_row(self.keys, k, self.lengths), values=by_row(self.values, v, self.lengths))
+        return self._replace(keys=write(self.keys, k), values=write(self.values, v))
 
 
 def cache_mask(lengths: Int[Array, " b"], places: int) -> Bool[Array, "b 1 1 t"]:

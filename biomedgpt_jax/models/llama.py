@@ -5,6 +5,7 @@ k head width, v vocabulary.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.lora import Lora, adapt, adapt_layers
-from biomedgpt_jax.core.module import Remat, scan, stack
+from biomedgpt_jax.core.module import Remat, scan, stack, unstack
 from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.layers.attention import KVCache, cached_attention, causal_attention, segment_causal_mask
@@ -109,17 +110,30 @@ class Llama(nnx.Module):
         keys, values = (jnp.pad(jnp.swapaxes(each, 2, 3), room) for each in (keys, values))
         return self.unembed(last), KVCache(keys, values, lengths)
 
-    def decode(self, x: Float[Array, "b 1 d"], cache: KVCache) -> tuple[Float[Array, "b v"], KVCache]:
-        """One more token per row. The caller keeps `cache.lengths` below the cache's places."""
-        turn = self._rope(cache.lengths[:, None])
+    def decode_step(self) -> Callable[[Float[Array, "b 1 d"], KVCache], tuple[Float[Array, "b v"], KVCache]]:
+        """A function for one more token per row. Its caller keeps `cache.lengths` below the cache's places.
 
-        def step(block: "Block", carry: tuple[jax.Array, KVCache], layer: jax.Array) -> tuple[Any, None]:
-            x, (keys, values) = block(carry[0], turn, None, (carry[1], layer))
-            return (x, carry[1]._replace(keys=keys, values=values)), None
+        XLA's CPU backend copies each layer's weights out of their stack whenever a loop over layers reads them,
+        which triples the memory that a token moves; so there they are taken apart once, before the first token.
+        Accelerators read them in place, and have no memory to spare for a second copy.
+        """
+        apart = unstack(self.layers) if jax.default_backend() == "cpu" else None
 
-        layers = jnp.arange(self.config.depth)
-        (x, cache), _ = scan(self.layers, step, (x, cache), layers, unroll=jax.default_backend() == "cpu")
-        return self.unembed(self.norm(x)[:, 0]), cache._replace(lengths=cache.lengths + 1)
+        def step(x: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
+            turn = self._rope(cache.lengths[:, None])
+
+            def one(block: "Block", carry: tuple[jax.Array, KVCache], layer: Any) -> tuple[Any, None]:
+                x, (keys, values) = block(carry[0], turn, None, (carry[1], layer))
+                return (x, carry[1]._replace(keys=keys, values=values)), None
+
+            if apart is None:
+                (x, cache), _ = scan(self.layers, one, (x, cache), jnp.arange(self.config.depth))
+            else:
+                for layer, make_block in enumerate(apart):
+                    (x, cache), _ = one(make_block(), (x, cache), layer)
+            return self.unembed(self.norm(x)[:, 0]), cache._replace(lengths=cache.lengths + 1)
+
+        return step
 
     def _rope(self, positions: Int[Array, "b s"]) -> Rope:
         c = self.config
@@ -137,7 +151,7 @@ class Block(nnx.Module):
         self.mlp = GatedMlp(c.width, c.mlp_width, act=c.activation, bias=False, init=init, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[KVCache, jax.Array] | None
+        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[KVCache, jax.Array | int] | None
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         """Returns the new x and keys and values: those of x, [b s g k], or with `past` (cache, layer) the cache's."""
         mixed, keys_values = self.attention(self.attention_norm(x), turn, mask, past)
@@ -166,7 +180,7 @@ class Attention(nnx.Module):
         self.scale = 1 / math.sqrt(c.head_dim)
 
     def __call__(
-        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[KVCache, jax.Array] | None
+        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[KVCache, jax.Array | int] | None
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         q, k, v = rotate(self.q(x), turn), rotate(self.k(x), turn), self.v(x)
         q = shard(q, "batch", "length", "activation_heads", None)

@@ -20,7 +20,7 @@ from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.core.lora import Lora, cast_for_compute, is_adapter
 from biomedgpt_jax.core.module import Functional, Remat
 from biomedgpt_jax.core.sharding import shard
-from biomedgpt_jax.core.types import Batch, ModelFns, Params
+from biomedgpt_jax.core.types import Batch, DecodeStep, ModelFns, Params
 from biomedgpt_jax.layers.attention import KVCache
 from biomedgpt_jax.models import llama, vision
 from biomedgpt_jax.models.connector import ConnectorConfig, connector_tokens, make_connector
@@ -75,9 +75,10 @@ def make_llama3_med(config: Llama3MedConfig, *, compute_dtype: DTypeLike, remat:
         x = bound.inputs(batch, dtype=compute_dtype, remat=Remat.NONE)
         return bound.decoder.prefill(x, batch["segment_ids"], batch["positions"], cache_length)
 
-    def decode(params: Params, tokens: Int[Array, " b"], cache: KVCache) -> tuple[Float[Array, "b v"], KVCache]:
+    def decode(params: Params) -> DecodeStep:
         decoder = bind(params).decoder
-        return decoder.decode(decoder.embed_tokens(tokens[:, None], compute_dtype), cache)
+        step = decoder.decode_step()
+        return lambda tokens, cache: step(decoder.embed_tokens(tokens[:, None], compute_dtype), cache)
 
     return ModelFns(model.init, model.axes, forward, unembed, prefill, decode)
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from biomedgpt_jax.core.module import Functional, Remat
-from biomedgpt_jax.core.types import Batch, ModelFns, Params
+from biomedgpt_jax.core.types import Batch, DecodeStep, ModelFns, Params
 from biomedgpt_jax.layers.attention import KVCache
 from biomedgpt_jax.models.llama import Llama, LlamaConfig
 from biomedgpt_jax.models.vision import normalise
@@ -32,9 +32,10 @@ def make_decoder(config: LlamaConfig, *, compute_dtype: DTypeLike) -> ModelFns:
         x = decoder.embed_tokens(batch["tokens"], compute_dtype)
         return decoder.prefill(x, batch["segment_ids"], batch["positions"], cache_length)
 
-    def decode(params: Params, tokens: Int[Array, " b"], cache: KVCache) -> tuple[Float[Array, "b v"], KVCache]:
+    def decode(params: Params) -> DecodeStep:
         decoder = model.bind(params)
-        return decoder.decode(decoder.embed_tokens(tokens[:, None], compute_dtype), cache)
+        step = decoder.decode_step()
+        return lambda tokens, cache: step(decoder.embed_tokens(tokens[:, None], compute_dtype), cache)
 
     return ModelFns(model.init, model.axes, forward, unembed, prefill, decode)
 

@@ -116,7 +116,7 @@ def test_cached_decoding_goes_through_the_adapters():
         model = decoder(lora).bind(params)
         cut = TOKENS[:, :11]
         _, cache_ = model.prefill(model.embed_tokens(cut, jnp.float32), ONES[:, :11], PLACES[:, :11], 12)
-        return model.decode(model.embed_tokens(TOKENS[:, 11:], jnp.float32), cache_)[0]
+        return model.decode_step()(model.embed_tokens(TOKENS[:, 11:], jnp.float32), cache_)[0]
 
     assert difference(last_logits(params), compiled(lora)(params)[:, -1]) < 1e-5
 

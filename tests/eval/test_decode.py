@@ -1,5 +1,7 @@
 """Decoding with models whose right answer is known."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,14 +26,14 @@ def echo(logits_of=lambda token: 10.0 * jax.nn.one_hot(token, WORDS)) -> ModelFn
         said = jnp.zeros((b, cache_length), jnp.int32).at[:, :s].set(batch["tokens"])
         return logits_of(said[:, 0] + params["shift"]), {"said": said, "at": jnp.zeros(b, jnp.int32)}
 
-    def step(params, tokens, cache):
+    def step(tokens, cache, params):
         at = cache["at"] + 1
         word = jnp.take_along_axis(cache["said"], at[:, None], 1)[:, 0]
         # the fed token must be the one just said, or the answer goes wrong
         fed_right = (tokens == jnp.take_along_axis(cache["said"], at[:, None] - 1, 1)[:, 0]) | (word == 0)
         return logits_of(jnp.where(fed_right, word, 11) + params["shift"]), {**cache, "at": at}
 
-    return ModelFns(unused, unused, unused, unused, prefill, step)
+    return ModelFns(unused, unused, unused, unused, prefill, lambda params: partial(step, params=params))
 
 
 def batch_of(prompts, length=8):

@@ -56,9 +56,12 @@ def test_a_pack_computes_what_separate_rows_compute(tokens):
     assert np.isfinite(packed).all()
 
 
-@pytest.mark.parametrize("name", ["llama3", "tied", "qwen2", "gemma"])
-def test_cached_logits_equal_uncached_ones(name, tokens):
-    """Two prompts of different lengths in one batch, then tokens one at a time."""
+@pytest.mark.parametrize(
+    ("name", "backend"), [("llama3", "cpu"), ("llama3", "tpu"), ("tied", "cpu"), ("qwen2", "cpu"), ("gemma", "cpu")]
+)
+def test_cached_logits_equal_uncached_ones(name, backend, tokens, monkeypatch):
+    """Two prompts of different lengths in one batch, then tokens one at a time; layers apart (cpu) or in a loop."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     reference = decoder_reference(name)
     lengths, steps = np.array([9, 5]), 6
     segment_ids = (np.arange(12) < lengths[:, None]).astype(int)
@@ -73,7 +76,7 @@ def test_cached_logits_equal_uncached_ones(name, tokens):
     @jax.jit
     def decode(params, new, cache):
         model = reference.bind(params)
-        return model.decode(model.embed_tokens(new[:, None], jnp.float32), cache)
+        return model.decode_step()(model.embed_tokens(new[:, None], jnp.float32), cache)
 
     last, cache = prefill(reference.params)
     seen = [last]
