@@ -31,7 +31,7 @@ from biomedgpt_jax.data.prompts import TEMPLATES
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tokenizers import train_sentencepiece
 
-IMAGES, BATCH, TOKENS = 48, 8, 128
+IMAGES, BATCH, TOKENS = 24, 8, 128
 BACKGROUND = (122, 116, 104)  # CLIP's mean colour
 READING = Reading(workers=0, threads=1, ahead=2, image_cache_bytes=0)
 

@@ -116,8 +116,16 @@ class RunCheckpoints:
             raise RunError(f"{refused} Checkpoints: {last}; the run goes on from there.") from error
 
     def record(self, step: int) -> dict[str, Any]:
-        """What was saved beside the arrays of `step`: config, hash of the base, shapes by path."""
-        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+        """What was saved beside the arrays of `step`: config, hash of the base, shapes by path.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        with damaged(self._folder(step) / "record"):
+            record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+            if not isinstance(record, dict) or not {"config", "base", "leaves"} <= record.keys():
+                raise ValueError("expected the keys config, base and leaves")
+        return record
 
     def restore(self, step: int, abstract: TrainState, data: Any) -> tuple[TrainState, str]:
         """Returns the state of `step` laid out as `abstract` says and the base's hash; sets `data` back.
@@ -126,7 +134,7 @@ class RunCheckpoints:
             RunError: the checkpoint is of another model or tuning, or its data iterator does not fit.
         """
         record = self.record(step)
-        folder, expected = self.workdir / "checkpoints" / str(step), path_leaves(_changing(abstract))
+        folder, expected = self._folder(step), path_leaves(_changing(abstract))
         check_leaves(folder, expected, {path: tuple(shape) for path, shape in record["leaves"].items()})
         extra = sorted(record["leaves"].keys() - expected.keys())
         if extra:
@@ -134,12 +142,13 @@ class RunCheckpoints:
                 f"{folder}: {len(extra)} keys are not expected, first {', '.join(extra[:5])}. "
                 "The run trained more than the settings say; resume with those that it began with."
             )
-        arrays = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                trainable=_placed_restore(abstract.trainable), optimizer=_placed_restore(abstract.opt_state)
-            ),
-        )
+        with damaged(folder):
+            arrays = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    trainable=_placed_restore(abstract.trainable), optimizer=_placed_restore(abstract.opt_state)
+                ),
+            )
         self._restore_data(step, data)
         return TrainState(
             step=jax.device_put(jnp.int32(step), abstract.step.sharding),
@@ -148,15 +157,34 @@ class RunCheckpoints:
             opt_state=arrays["optimizer"],
         ), record["base"]
 
+    def _folder(self, step: int) -> epath.Path:
+        return self.workdir / "checkpoints" / str(step)
+
     def _restore_data(self, step: int, data: Any) -> None:
         try:
             self._manager.restore(step, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(data)))
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{self.workdir / 'checkpoints' / str(step) / 'data'}: the saved position in the data does not "
+                f"{self._folder(step) / 'data'}: the saved position in the data does not "
                 f"fit the present pipeline ({error}). Data, batch size, workers and number of processes must be "
                 "those of the run; otherwise start a new one from these weights in another workdir."
             ) from error
+
+
+@contextmanager
+def damaged(folder: epath.Path) -> Iterator[None]:
+    """What fails while a part of a written step is read becomes one RunError."""
+    try:
+        yield
+    except (RunError, jax.errors.JaxRuntimeError):  # told already; no memory on the device
+        raise
+    # Orbax and its stores raise nearly every kind of exception on damaged files, with messages of pages.
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise RunError(
+            f"{folder}: cannot be read ({type(error).__name__}: {reason}). The checkpoint is damaged: take an earlier "
+            "step, or copy it again from where it was made."
+        ) from error
 
 
 def _changing(state: TrainState) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from etils import epath
 
 from biomedgpt_jax.checkpoint.base import base_folder
 from biomedgpt_jax.checkpoint.fingerprint import path_leaves
-from biomedgpt_jax.checkpoint.run import RunCheckpoints
+from biomedgpt_jax.checkpoint.run import RunCheckpoints, damaged
 from biomedgpt_jax.checkpoint.weights import check_leaves, load_weights, weights_records
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import from_leaf_paths
@@ -128,7 +128,7 @@ def _read_step(folder: epath.Path, abstract: Params) -> Params:
     """Restores the leaves of `abstract` (a part of what is stored) from an Orbax folder onto their devices."""
     if not abstract:
         return {}
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with damaged(folder), ocp.PyTreeCheckpointer() as checkpointer:
         return checkpointer.restore(
             folder,
             args=ocp.args.PyTreeRestore(

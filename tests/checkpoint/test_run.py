@@ -1,5 +1,4 @@
 import os
-import subprocess
 import time
 
 import grain
@@ -15,6 +14,7 @@ from biomedgpt_jax.checkpoint.weights import save_weights
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import leaf_paths, merge
 from biomedgpt_jax.train.step import compile_step, make_train_step, place_batch
+from tests.disk import mounted
 from tests.train.toy import make_toy, toy_batch, toy_settings
 
 
@@ -168,14 +168,8 @@ def test_only_allowed_leaves_are_fresh(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    # Lazily: the writers of a failed save keep their files open.
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "disk", 4096):
+        yield tmp_path / "disk"
 
 
 @pytest.mark.parametrize("left", [40_000, 0], ids=["no room for the arrays", "no room at all"])

@@ -1,38 +1,16 @@
 """A full disk, a read-only one, and files where folders should be: one message, and what was there stays whole."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-
-import pytest
 
 from tests.command import ROOT, TINY, assert_refused, biomedgpt, config, contents, prepare_own, write_raw
+from tests.disk import mounted
 
 FULL = ("no space left on device. Free space there", "run the same command again")
-
-
-@contextmanager
-def mounted(folder, kilobytes):
-    """A small file system of its own at `folder`; `resize(kilobytes, *options)` remounts it."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-
-    def resize(kilobytes, *options):
-        options = ",".join(["remount", f"size={kilobytes}k", *options])
-        subprocess.run(["mount", "-o", options, str(folder)], check=True)
-
-    try:
-        yield resize
-    finally:
-        # Lazily: libraries keep files of a failed write open.
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_prepare_on_a_full_disk_goes_on_when_there_is_space(raw_data, tmp_path):
@@ -75,6 +53,23 @@ def test_report_on_a_full_disk_keeps_the_old_page(tiny_run, tmp_path):
         called = biomedgpt("report", f"--runs={tiny_run.folder}", f"--out={disk / 'page.html'}")
         assert_refused(called, 1, f"{disk / 'page.html'}", *FULL)
         assert (disk / "page.html").read_text() == "old"
+
+
+def test_scores_and_exports_on_a_full_disk(prepared_data, tiny_run, tmp_path):
+    disk, before = tmp_path / "disk", contents(tiny_run.folder)
+    with mounted(disk, 8):
+        (disk / "filler").write_bytes(bytes(8000))
+        score = (
+            "eval",
+            config(f"eval.py:data={prepared_data}"),
+            f"--model={tiny_run.folder}",
+            f"--out={disk / 'eval'}",
+        )
+        assert_refused(biomedgpt(*score), 1, f"{disk / 'eval'}", "o space left on device")
+        export = ("export", f"--model={tiny_run.folder}", f"--out={disk / 'out'}")
+        assert_refused(biomedgpt(*export), 1, f"{disk / 'out'}", "o space left on device")
+        assert not (disk / "eval" / "scores.json").exists() and not (disk / "out" / "config.json").exists()
+    assert contents(tiny_run.folder) == before
 
 
 def test_files_where_folders_should_be(raw_data, prepared_data, tiny_run, tmp_path):
