@@ -90,7 +90,7 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
                 "split": "train",
                 "features": "",  # a cache made by `biomedgpt prepare --features`, read in the place of images
                 "template": "llama3",
-                "geometry": "pad",
+                "geometry": "pad",  # pad, resize or crop; with -fast: JPEG files are halved while they are decoded
                 "row_tokens": 4096,
                 "image_slots": 8,
                 "pack": True,
