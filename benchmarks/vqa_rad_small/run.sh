@@ -64,7 +64,7 @@ first="${splits[0]}"
 done_once "$out/loss_curves.json" || {
   python $here/first_steps.py --run="$out/runs/$first.stage2" --out="$out/first_steps.npz"
   python $here/torch_training.py --first="$out/first_steps.npz" --decoder="$out/published/decoder" \
-    --out="$out/loss_curves.json" --plot=docs/vqa_rad_small_loss.png
+    --out="$out/loss_curves.json" --plot="$out/loss_curves.png"
 }
 for way in online cached; do
   done_once "$out/speed/$way/metrics.jsonl" || {
