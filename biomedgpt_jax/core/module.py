@@ -7,7 +7,7 @@ scan, optimizers, and state that changes in a call.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -98,12 +98,12 @@ def scan(
     return jax.lax.scan(_checkpointed(body, remat), carry, (state, xs))
 
 
-def unstack(stacked: M) -> tuple[Callable[[], M], ...]:
-    """The single layers of a stack, each made by a call. Their weights are copies, taken here."""
+def divide(stacked: M, parts: int) -> tuple[M, ...]:
+    """The same layers as several stacks of equal height, in order. Their weights are copies where `parts` > 1."""
     graph, state = nnx.split(stacked)
-    count = jax.tree.leaves(state)[0].shape[0]
-    states = [jax.tree.map(lambda leaf, index=index: leaf[index], state) for index in range(count)]
-    return tuple(partial(nnx.merge, graph, each) for each in states)
+    height = jax.tree.leaves(state)[0].shape[0] // parts
+    slices = [slice(first, first + height) for first in range(0, parts * height, height)]
+    return tuple(nnx.merge(graph, jax.tree.map(lambda leaf, part=part: leaf[part], state)) for part in slices)
 
 
 def _abstractly(construct: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:

@@ -54,7 +54,7 @@ def causal_attention(
 
 
 def cached_attention(
-    q: Float[Array, "b 1 h k"], cache: "KVCache", layer: Int[Array, ""] | int, *, scale: float
+    q: Float[Array, "b 1 h k"], cache: "LayersCache", layer: Int[Array, ""], *, scale: float
 ) -> Float[Array, "b 1 h k"]:
     """One query per row, that of the token just appended, over the cache of one layer."""
     keys, values = cache.keys[layer], cache.values[layer]
@@ -82,17 +82,14 @@ def segment_causal_mask(segment_ids: Int[Array, "b s"], positions: Int[Array, "b
     return (same & earlier)[:, None]
 
 
-class KVCache(NamedTuple):
-    """Keys (already rotated) and values of the tokens so far, each head's places side by side in memory.
-
-    `lengths` counts the filled places of each row.
-    """
+class LayersCache(NamedTuple):
+    """Keys (already rotated) and values of the tokens so far in some layers, each head's places side by side."""
 
     keys: jax.Array  # [layers b g t k]
     values: jax.Array  # [layers b g t k]
-    lengths: jax.Array  # int32 [b]
+    lengths: jax.Array  # int32 [b], filled places of each row
 
-    def append(self, layer: Int[Array, ""] | int, k: Float[Array, "b 1 g k"], v: Float[Array, "b 1 g k"]) -> "KVCache":
+    def append(self, layer: Int[Array, ""], k: Float[Array, "b 1 g k"], v: Float[Array, "b 1 g k"]) -> "LayersCache":
         """The cache with a token of one layer written at place `lengths` of each row; nothing else is touched."""
         rows = jnp.arange(self.lengths.shape[0])
 
@@ -100,6 +97,13 @@ class KVCache(NamedTuple):
             return places.at[layer, rows, :, self.lengths].set(token[:, 0].astype(places.dtype))
 
         return self._replace(keys=write(self.keys, k), values=write(self.values, v))
+
+
+class KVCache(NamedTuple):
+    """The cache of a decoder: keys and values [layers b g t k] of one or several runs of layers, in order."""
+
+    parts: tuple[tuple[jax.Array, jax.Array], ...]
+    lengths: jax.Array  # int32 [b]
 
 
 def cache_mask(lengths: Int[Array, " b"], places: int) -> Bool[Array, "b 1 1 t"]:

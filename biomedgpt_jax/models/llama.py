@@ -16,10 +16,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.lora import Lora, adapt, adapt_layers
-from biomedgpt_jax.core.module import Remat, scan, stack, unstack
+from biomedgpt_jax.core.module import Remat, divide, scan, stack
 from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Params
-from biomedgpt_jax.layers.attention import KVCache, cached_attention, causal_attention, segment_causal_mask
+from biomedgpt_jax.layers.attention import KVCache, LayersCache, cached_attention, causal_attention, segment_causal_mask
 from biomedgpt_jax.layers.linear import Embedding, Linear, contract
 from biomedgpt_jax.layers.mlp import Activation, GatedMlp
 from biomedgpt_jax.layers.norm import RMSNorm
@@ -107,33 +107,38 @@ class Llama(nnx.Module):
         lengths = (segment_ids != 0).sum(axis=1, dtype=jnp.int32)
         last = jnp.take_along_axis(self.norm(x), lengths[:, None, None] - 1, axis=1)[:, 0]
         room = ((0, 0), (0, 0), (0, 0), (0, free), (0, 0))
-        keys, values = (jnp.pad(jnp.swapaxes(each, 2, 3), room) for each in (keys, values))
-        return self.unembed(last), KVCache(keys, values, lengths)
+        keys, values = (
+            jnp.split(jnp.pad(jnp.swapaxes(each, 2, 3), room), self._cache_parts()) for each in (keys, values)
+        )
+        return self.unembed(last), KVCache(tuple(zip(keys, values, strict=True)), lengths)
 
     def decode_step(self) -> Callable[[Float[Array, "b 1 d"], KVCache], tuple[Float[Array, "b v"], KVCache]]:
-        """A function for one more token per row. Its caller keeps `cache.lengths` below the cache's places.
-
-        XLA's CPU backend copies each layer's weights out of their stack whenever a loop over layers reads them,
-        which triples the memory that a token moves; so there they are taken apart once, before the first token.
-        Accelerators read them in place, and have no memory to spare for a second copy.
-        """
-        apart = unstack(self.layers) if jax.default_backend() == "cpu" else None
+        """A function for one more token per row. Its caller keeps `cache.lengths` below the cache's places."""
+        runs = divide(self.layers, self._cache_parts())
 
         def step(x: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
-            turn = self._rope(cache.lengths[:, None])
+            turn, parts = self._rope(cache.lengths[:, None]), []
 
-            def one(block: "Block", carry: tuple[jax.Array, KVCache], layer: Any) -> tuple[Any, None]:
+            def one(block: "Block", carry: tuple[jax.Array, LayersCache], layer: jax.Array) -> tuple[Any, None]:
                 x, (keys, values) = block(carry[0], turn, None, (carry[1], layer))
                 return (x, carry[1]._replace(keys=keys, values=values)), None
 
-            if apart is None:
-                (x, cache), _ = scan(self.layers, one, (x, cache), jnp.arange(self.config.depth))
-            else:
-                for layer, make_block in enumerate(apart):
-                    (x, cache), _ = one(make_block(), (x, cache), layer)
-            return self.unembed(self.norm(x)[:, 0]), cache._replace(lengths=cache.lengths + 1)
+            for run, (keys, values) in zip(runs, cache.parts, strict=True):
+                part = LayersCache(keys, values, cache.lengths)
+                (x, part), _ = scan(run, one, (x, part), jnp.arange(keys.shape[0]))
+                parts.append((part.keys, part.values))
+            return self.unembed(self.norm(x)[:, 0]), KVCache(tuple(parts), cache.lengths + 1)
 
         return step
+
+    def _cache_parts(self) -> int:
+        """In how many runs of layers a token is decoded.
+
+        XLA's CPU backend copies a layer's weights and its cache out of their stack whenever a loop over layers
+        reads them, which triples the memory that a token moves; so there each layer is a run of its own, taken
+        apart once before the first token. Accelerators read them in place, and have no room for a second copy.
+        """
+        return self.config.depth if jax.default_backend() == "cpu" else 1
 
     def _rope(self, positions: Int[Array, "b s"]) -> Rope:
         c = self.config
@@ -151,7 +156,7 @@ class Block(nnx.Module):
         self.mlp = GatedMlp(c.width, c.mlp_width, act=c.activation, bias=False, init=init, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[KVCache, jax.Array | int] | None
+        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[LayersCache, jax.Array] | None
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         """Returns the new x and keys and values: those of x, [b s g k], or with `past` (cache, layer) the cache's."""
         mixed, keys_values = self.attention(self.attention_norm(x), turn, mask, past)
@@ -180,7 +185,7 @@ class Attention(nnx.Module):
         self.scale = 1 / math.sqrt(c.head_dim)
 
     def __call__(
-        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[KVCache, jax.Array | int] | None
+        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[LayersCache, jax.Array] | None
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         q, k, v = rotate(self.q(x), turn), rotate(self.k(x), turn), self.v(x)
         q = shard(q, "batch", "length", "activation_heads", None)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from biomedgpt_jax.layers.attention import KVCache, attention, cache_mask, causal_attention, segment_causal_mask
+from biomedgpt_jax.layers.attention import LayersCache, attention, cache_mask, causal_attention, segment_causal_mask
 
 
 def random(*shape: int, seed: int = 0) -> jax.Array:
@@ -105,7 +105,7 @@ def test_cache_mask_as_documented():
 
 def test_append_writes_each_row_at_its_own_place():
     zeros = jnp.zeros((2, 2, 1, 3, 2))
-    cache = KVCache(zeros, zeros, jnp.asarray([0, 2]))
+    cache = LayersCache(zeros, zeros, jnp.asarray([0, 2]))
     cache = cache.append(jnp.asarray(1), jnp.full((2, 1, 1, 2), 5.0), jnp.full((2, 1, 1, 2), 7.0))
     np.testing.assert_array_equal(cache.keys[1, :, 0, :, 0], [[5, 0, 0], [0, 0, 5]])
     np.testing.assert_array_equal(cache.values[1, :, 0, :, 1], [[7, 0, 0], [0, 0, 7]])

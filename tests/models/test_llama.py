@@ -60,7 +60,7 @@ def test_a_pack_computes_what_separate_rows_compute(tokens):
     ("name", "backend"), [("llama3", "cpu"), ("llama3", "tpu"), ("tied", "cpu"), ("qwen2", "cpu"), ("gemma", "cpu")]
 )
 def test_cached_logits_equal_uncached_ones(name, backend, tokens, monkeypatch):
-    """Two prompts of different lengths in one batch, then tokens one at a time; layers apart (cpu) or in a loop."""
+    """Two prompts of different lengths in one batch, then single tokens; layers apart (cpu) or in a loop."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     reference = decoder_reference(name)
     lengths, steps = np.array([9, 5]), 6
