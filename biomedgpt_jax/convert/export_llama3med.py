@@ -16,6 +16,7 @@ from biomedgpt_jax.models.connector import (
     IdentityConfig,
     MlpConfig,
     MofConfig,
+    QFormerConfig,
     ResamplerConfig,
 )
 from biomedgpt_jax.models.llama3_med import Llama3MedConfig
@@ -116,8 +117,15 @@ def _connector(connector: ConnectorConfig) -> Json:
             }
         case MofConfig():
             return {"connector_type": "mof_mlp", "mof_layers": connector.layers, "mof_act": connector.act.value}
-        case _:
-            raise RunError(
-                f"The PyTorch file of the export has no {type(connector).__name__}; it has mlpNx_gelu, mlpNx_relu, "
-                "linear, identity, resampler and mof_mlp."
-            )
+        case QFormerConfig():
+            return {
+                "connector_type": "qformer",
+                "num_queries": connector.queries,
+                "qformer_width": connector.width,
+                "qformer_layers": connector.depth,
+                "qformer_heads": connector.heads,
+                "qformer_hidden": connector.hidden,
+                "qformer_act": connector.act.value,
+                "qformer_cross_every": connector.cross_every,
+                "qformer_eps": connector.eps,
+            }

@@ -13,6 +13,7 @@ from biomedgpt_jax.layers.mlp import Activation
 from biomedgpt_jax.models.connector import (
     ConnectorConfig,
     MofConfig,
+    QFormerConfig,
     ResamplerConfig,
     connector_from_name,
 )
@@ -26,6 +27,7 @@ Json = dict[str, Any]
 _SIDES = frozenset(
     {"image_seq_length", "image_token_index", "image_token_id", "ignore_index", "vocab_size", "tie_word_embeddings"}
 )
+CONNECTOR_KEYS = ("num_queries", "num_resampler", "resampler_", "qformer_", "mof_")
 _LLAMA3MED_KEYS = frozenset(
     {
         "image_aspect_ratio",
@@ -44,7 +46,7 @@ def llama3med_config(folder: Path, config: Json) -> Llama3MedConfig:
         RunError: an attribute that we do not handle, in it or in its parts.
     """
     where = str(folder / "config.json")
-    connector_keys = {key for key in config if key.startswith(("num_queries", "num_resampler", "resampler_", "mof_"))}
+    connector_keys = {key for key in config if key.startswith(CONNECTOR_KEYS)}
     required = {"vision_config", "text_config", "s2_scales", "s2_resize_output_to_idx", "connector_type"}
     required |= {"vision_feature_layer", "vision_feature_norm", "vision_feature_select_strategy"}
     read = read_attributes(
@@ -102,6 +104,18 @@ def _sized(connector: ConnectorConfig, read: Json, where: str) -> ConnectorConfi
                 head_dim=read["resampler_head_dim"],
                 mlp_ratio=read["resampler_mlp_ratio"],
                 eps=read["resampler_eps"],
+            )
+        if isinstance(connector, QFormerConfig):
+            return replace(
+                connector,
+                queries=read["num_queries"],
+                width=read["qformer_width"],
+                depth=read["qformer_layers"],
+                heads=read["qformer_heads"],
+                hidden=read["qformer_hidden"],
+                act=_activation(read["qformer_act"], where),
+                cross_every=read["qformer_cross_every"],
+                eps=read["qformer_eps"],
             )
         if isinstance(connector, MofConfig):
             return replace(connector, layers=read["mof_layers"], act=_activation(read["mof_act"], where))

@@ -92,11 +92,13 @@ def tiny(
     second: VitConfig | None = None,
     decoder=DECODER,
     output: MapSize = MapSize.SMALLEST,
+    **sizes: int,
 ) -> Tiny:
-    """Every leaf is random, so that a bias or a scale that gets lost shows."""
+    """Every leaf is random, so that a bias or a scale that gets lost shows. `sizes` are the connector's."""
     s2 = S2Config(scales or (tower.image_size,), output)
     vision = VisionConfig(tower, second, s2, features)
-    config = Llama3MedConfig(vision, connector_from_name(connector, feature_widths(vision), decoder.width), decoder)
+    joint = replace(connector_from_name(connector, feature_widths(vision), decoder.width), **sizes)
+    config = Llama3MedConfig(vision, joint, decoder)
     fns = make_llama3_med(config, compute_dtype=jnp.float32, remat=Remat.NONE, lora=None)
     rng = np.random.default_rng(7)
 

@@ -25,7 +25,6 @@ from biomedgpt_jax.data.tasks import encode_prompt, encode_sample, expand
 from biomedgpt_jax.data.tokenizers import load_tokenizer
 from biomedgpt_jax.eval.decode import greedy
 from biomedgpt_jax.layers.mlp import Activation
-from biomedgpt_jax.models.connector import connector_from_name
 from biomedgpt_jax.models.s2 import MapSize
 from biomedgpt_jax.models.vit import Features
 from tests.convert.exported import CARD, DECODER, TOWERS, export_text, exported, read_json, tiny, tokenizer
@@ -46,6 +45,9 @@ MODELS = {
     "siglip, largest map": lambda: tiny(TOWERS["siglip"], scales=(30, 60), output=MapSize.LARGEST, connector="linear"),
     "dinov2, other size": lambda: tiny(TOWERS["dinov2"], scales=(28, 56), features=WITH_CLASS, connector="mlp3x_gelu"),
     "dinov2 with registers": lambda: tiny(TOWERS["dinov2-registers"], scales=(28, 84), connector="resampler"),
+    "q-former": lambda: tiny(
+        TOWERS["clip"], scales=(28, 56), connector="qformer", queries=6, width=36, depth=3, heads=3, hidden=20
+    ),
     "h-optimus": lambda: tiny(TOWERS["h-optimus"], scales=(28, 56, 84), features=FINAL, decoder=TIED),
     "mixture": lambda: tiny(
         TOWERS["clip"], second=TOWERS["dinov2"], connector="mof_mlp", features=replace(FINAL, final_norm=False)
@@ -287,9 +289,6 @@ def test_what_cannot_be_exported_says_why(tmp_path, text):
     strange = tiny(replace(TOWERS["clip"], pre_norm=False))
     with pytest.raises(RunError, match="layout of no published family"):
         exported(tmp_path / "out", strange, text)
-    queries = replace(clip.config, connector=connector_from_name("qformer", (24,), 40))
-    with pytest.raises(RunError, match="no QFormer"):
-        export_model(tmp_path / "out", clip.leaves, queries, text, "pad", CARD)
     assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
     exported(tmp_path / "out", clip, text)
     with pytest.raises(UsageError, match="is not empty"):

@@ -169,6 +169,8 @@ class Connector(nn.Module):
             self._connector = MofMlp(config, in_widths, out_width)
         elif kind == "resampler":
             self._connector = Resampler(config, in_widths[0], out_width)
+        elif kind == "qformer":
+            self._connector = QFormer(config, in_widths[0], out_width)
         else:
             raise ValueError(f"connector_type {kind!r} is unknown.")
 
@@ -247,3 +249,67 @@ class ResamplerAttention(nn.Module):
         k, v = self.to_kv(both).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.to_q(latents), k, v))
         return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class QFormer(nn.Module):
+    """Learned queries in a BERT without text, whose every so many layers also read the features."""
+
+    def __init__(self, config, in_width: int, out_width: int):
+        super().__init__()
+        width, self.eps = config.qformer_width, config.qformer_eps
+        self.query_tokens = nn.Parameter(torch.randn(1, config.num_queries, width) * 0.02)
+        self.bert = nn.Module()
+        self.bert.encoder = nn.Module()
+        self.bert.encoder.layer = nn.ModuleList(
+            QFormerLayer(config, in_width if index % config.qformer_cross_every == 0 else None)
+            for index in range(config.qformer_layers)
+        )
+        self.projector = nn.Linear(width, out_width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        queries = F.layer_norm(self.query_tokens, self.query_tokens.shape[-1:], eps=self.eps)
+        queries = queries.expand(len(features), -1, -1)
+        for layer in self.bert.encoder.layer:
+            queries = layer(queries, features)
+        return self.projector(queries)
+
+
+class QFormerLayer(nn.Module):
+    """Norms come after each residual sum."""
+
+    def __init__(self, config, key_width: int | None):
+        super().__init__()
+        width, hidden = config.qformer_width, config.qformer_hidden
+        self.attention = QFormerAttention(config, width)
+        self.crossattention = None if key_width is None else QFormerAttention(config, key_width)
+        self.intermediate_query = nn.ModuleDict({"dense": nn.Linear(width, hidden)})
+        self.output_query = nn.ModuleDict(
+            {"dense": nn.Linear(hidden, width), "LayerNorm": nn.LayerNorm(width, config.qformer_eps)}
+        )
+        self.act = ACT2FN[config.qformer_act]
+
+    def forward(self, queries: Tensor, features: Tensor) -> Tensor:
+        queries = self.attention(queries, queries)
+        if self.crossattention is not None:
+            queries = self.crossattention(queries, features)
+        mixed = self.output_query["dense"](self.act(self.intermediate_query["dense"](queries)))
+        return self.output_query["LayerNorm"](queries + mixed)
+
+
+class QFormerAttention(nn.Module):
+    """Queries read `keys`; the result is added to them and normalised."""
+
+    def __init__(self, config, key_width: int):
+        super().__init__()
+        width, self.heads = config.qformer_width, config.qformer_heads
+        widths = {"query": width, "key": key_width, "value": key_width}
+        self.self = nn.ModuleDict({name: nn.Linear(inward, width) for name, inward in widths.items()})
+        self.output = nn.ModuleDict(
+            {"dense": nn.Linear(width, width), "LayerNorm": nn.LayerNorm(width, config.qformer_eps)}
+        )
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        parts = self.self["query"](queries), self.self["key"](keys), self.self["value"](keys)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in parts)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.output["LayerNorm"](queries + self.output["dense"](mixed))
