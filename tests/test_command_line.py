@@ -209,7 +209,7 @@ WRONG_TRAININGS = [
     (["--config.model.decoder=tiny"], 2, "The tokenizer has 290 tokens, the decoder's embedding 64 rows"),
     (["--config.init.random=()"], 2, "No weights for tower, connector, decoder. A preset says sizes alone: tower"),
     (["--config.init.random=('tower',)"], 2, "--config.init.random=\"('tower', 'connector', 'decoder')\""),
-    (["--config.init.random=('tower','decoder')"], 2, "No weights for connector. Expected"),
+    (["--config.init.random=('tower','decoder')"], 2, "No weights for connector."),
     (["--config.init.random=('towr',)"], 2, "config.init.random = 'towr': expected one of tower"),
     (["--config.init.run={tmp}/no"], 1, "tokenizer"),
     (["--config.eval.paths=('{tmp}/no',)"], 1, "not a prepared data set; run `biomedgpt prepare`"),

@@ -89,7 +89,7 @@ def missing_key(error: Exception) -> str | None:
     there = ", ".join(sorted(error.obj))
     return (
         f"The configuration lacks the key {error.name!r} in the section that holds {there or 'nothing'}."
-        f"{suggest(error.name, error.obj)} Add it to the file, or begin from one in configs/."
+        f"{suggest(str(error.name), error.obj)} Add it to the file, or begin from one in configs/."
     )
 
 
