@@ -64,6 +64,7 @@ def run(values: flags.FlagValues) -> None:
     if values.rescore and out.resolve() == Path(values.rescore).resolve():
         raise UsageError("--rescore and --out are one folder; its scores would be lost. Write to another.")
     chosen = _protocol(config)
+    out.mkdir(parents=True, exist_ok=True)  # refused before the questions are asked, not after
     if values.rescore:
         _rescore(values.rescore, config, chosen, out)
     else:

@@ -83,7 +83,7 @@ def check_origins(config: Config, spec: ModelSpec) -> None:
     missing = [p for p in PARTS if p not in random and not all(name and Path(name).is_dir() for name in named[p])]
     if missing:
         presets = [f"{part} {name!r}" for part in missing for name in named[part] if name and not Path(name).is_dir()]
-        sizes = f"A preset says sizes alone: {', '.join(presets)}. " if presets else ""
+        sizes = f"A name says sizes alone: {', '.join(presets)}. " if presets else ""
         raise UsageError(
             f"No weights for {', '.join(missing)}. {sizes}Expected folders made by `biomedgpt import` in config.model "
             "or a whole model in config.init.weights, or an earlier run in config.init.run, or leave to start at "
