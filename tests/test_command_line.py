@@ -207,7 +207,7 @@ WRONG_TRAININGS = [
     (["--config.tokenizer.train_vocab_size=0"], 2, "There is no tokenizer: set config.tokenizer.path"),
     (["--config.tokenizer.train_vocab_size=5000"], 1, "config.tokenizer.train_vocab_size"),
     (["--config.model.decoder=tiny"], 2, "The tokenizer has 290 tokens, the decoder's embedding 64 rows"),
-    (["--config.init.random=()"], 2, "No weights for tower, connector, decoder. A preset says sizes alone: tower"),
+    (["--config.init.random=()"], 2, "No weights for tower, connector, decoder. A name says sizes alone: tower"),
     (["--config.init.random=('tower',)"], 2, "--config.init.random=\"('tower', 'connector', 'decoder')\""),
     (["--config.init.random=('tower','decoder')"], 2, "No weights for connector."),
     (["--config.init.random=('towr',)"], 2, "config.init.random = 'towr': expected one of tower"),
