@@ -1,6 +1,7 @@
 """Dense projections and embeddings, one weight per module (so that adapters can find it)."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +53,12 @@ class Embedding(nnx.Module):
 
 
 def contract(
-    x: Float[Array, "..."], kernel: Float[Array, "..."], axes: tuple[int, ...], accumulate: DTypeLike | None = None
+    x: Float[Array, "..."], kernel: Any, axes: tuple[int, ...], accumulate: DTypeLike | None = None
 ) -> Float[Array, "..."]:
-    """The last dimensions of `x` against `axes` of the kernel, summed in (and returned as) `accumulate`."""
+    """The last dimensions of `x` against `axes` of the kernel, summed in (and returned as) `accumulate`.
+
+    The kernel is an array, or what core/lora.py puts in the place of one that it quantised.
+    """
     leading = x.shape[: x.ndim - len(axes)]
     if not is_split("length"):
         # One leading axis: over two, XLA's CPU backend makes the kernel's gradient from transposed copies. To a TPU
