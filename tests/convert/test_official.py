@@ -187,7 +187,8 @@ def test_a_run_starts_from_the_connector_of_stage_1(tmp_path, prepared_data):
     called = biomedgpt(*arguments)
     assert called.code == 0, called
     assert f"connector: {tmp_path / 'connector'} (4 arrays)" in called.out.replace("\n", "")
-    called = biomedgpt(*arguments[:-1], "--config.model.scales=(56,112)", f"--workdir={tmp_path / 'other'}")
+    others = [each for each in arguments if "scales" not in each and "workdir" not in each]
+    called = biomedgpt(*others, "--config.model.scales=(56,112)", f"--workdir={tmp_path / 'other'}")
     assert_refused(called, 2, "config.model.connector", "channels")
 
 
