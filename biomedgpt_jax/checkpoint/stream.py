@@ -161,5 +161,5 @@ class _Leaf:
     def finish(self) -> LeafRecord:
         if self._gathered is not None:
             self.write((...,), 0, self._gathered)
-        digest = np.sum(self._digests, axis=0, dtype=np.uint32)
+        digest = np.stack(self._digests).sum(axis=0, dtype=np.uint32)
         return LeafRecord(self.shape, str(self.dtype), hexadecimal(digest))

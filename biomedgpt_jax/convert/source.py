@@ -13,11 +13,12 @@ HASH_BYTES = 2**24
 
 
 class SourceFile:
-    """A file read in parts. Once `begin_hash` was called, parts that come in order are hashed as they are read."""
+    """A file read in parts. From `begin_hash` on, parts that come in order are hashed as they are read."""
 
     def __init__(self, path: Path):
         self.path = path
-        self._hash = None
+        self._hash = hashlib.sha256()
+        self._hashes = False
         self._hashed = 0  # bytes from the start
         self._buffer = np.empty(0, np.uint8)
 
@@ -29,30 +30,27 @@ class SourceFile:
         array = self._buffer[:size]
         with self.path.open("rb", buffering=0) as file:
             file.seek(start)
-            array = array[: _fill(file, memoryview(array))]
-        if self._hash is not None and start >= self._hashed:
+            array = array[: _fill(file, array.data)]
+        if self._hashes and start >= self._hashed:
             self._hash_up_to(start)
-            self._hash.update(array)
+            self._hash.update(array.data)
             self._hashed = start + array.size
         return array
 
     def begin_hash(self) -> None:
-        self._hash, self._hashed = hashlib.sha256(), 0
+        self._hashes = True
 
     def sha256(self) -> str:
-        """Of the whole file; reads only what was not read in order since `begin_hash`."""
-        if self._hash is None:
-            self.begin_hash()
+        """Of the whole file; reads what was not read in order since `begin_hash`."""
         self._hash_up_to(self.path.stat().st_size)
         return self._hash.hexdigest()
 
     def _hash_up_to(self, end: int) -> None:
-        while self._hashed < end:
-            part = np.fromfile(self.path, np.uint8, min(HASH_BYTES, end - self._hashed), offset=self._hashed)
-            if not part.size:
-                return
-            self._hash.update(part)
-            self._hashed += part.size
+        with self.path.open("rb") as file:
+            file.seek(self._hashed)
+            while self._hashed < end and (part := file.read(min(HASH_BYTES, end - self._hashed))):
+                self._hash.update(part)
+                self._hashed += len(part)
 
 
 def _fill(file: FileIO, memory: memoryview) -> int:

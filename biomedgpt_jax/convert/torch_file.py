@@ -77,7 +77,7 @@ class TorchFile(Tensors):
         raw = self.files[0].read(self._starts[key], size)
         if tensor.offset * item + size > member.file_size or raw.size != size:
             raise RunError(f"{self.path}: tensor {key} ends behind its storage. Copy the file again.")
-        if raw.size == member.file_size and zlib.crc32(raw) != member.CRC:
+        if raw.size == member.file_size and zlib.crc32(raw.data) != member.CRC:
             raise RunError(f"{self.path}: tensor {key} is damaged (its checksum differs). Copy the file again.")
         strides = tuple(stride * item for stride in tensor.strides)
         flat = raw.view(tensor.storage.dtype)
