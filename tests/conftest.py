@@ -1,6 +1,7 @@
 """Set once, before jax is imported: 8 CPU devices, float32 matrix products at full precision."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -13,6 +14,11 @@ import pytest
 from tests.command import prepared_data, raw_data, tiny_run  # noqa: F401 (fixtures for all below)
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    """In the background of a shell Ctrl-C is ignored, and would be by the processes that tests interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -147,8 +147,8 @@ def test_a_file_of_questions_gets_an_answer_or_an_error_for_each(loaded, picture
     expected = {0: ("a", pictures[:1]), 4: ("5", []), 8: ("g", pictures[1:])}
     for number, (name, pixels) in expected.items():
         row = found[number]
-        answer = alone(loaded, asked(loaded, rows[number]["question"], pixels)).strip()
-        assert (row["id"], row["answer"], row["truncated"]) == (name, answer, True)
+        (answer,) = answers(loaded, [asked(loaded, rows[number]["question"], pixels)], MANNER, rows=1, slots=2)
+        assert (row["id"], row["answer"], row["truncated"]) == (name, answer.text, answer.truncated)
         assert row["images"] == rows[number].get("images", [])
     errors = {number: row["error"] for number, row in enumerate(found) if "error" in row}
     assert errors.keys() == {1, 2, 3, 5, 6, 7, 9}

@@ -65,7 +65,7 @@ def test_geometry_and_template_change_what_is_asked(exported, tmp_path):
     arguments = ("generate", "--question=Is it red?", "--max_new_tokens=3")
     folder = unsaid(exported, tmp_path / "llava")
     neither = biomedgpt(*arguments, f"--model={folder}")
-    assert_refused(neither, 2, "does not say its template", "--template=NAME", "align, align_eos, llama3, phi")
+    assert_refused(neither, 2, "does not say its template", "--template=NAME", "align, align_eos, llama3, chatml")
     half = biomedgpt(*arguments, f"--model={folder}", "--template=llama3")
     assert_refused(half, 2, "does not say its geometry", "one of pad, resize, crop")
     (folder / "biomedgpt.json").write_text('{"template": "lama3", "geometry": "pad"}')
