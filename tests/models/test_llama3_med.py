@@ -92,7 +92,7 @@ def test_generation_with_images_equals_the_whole_row():
     lengths = np.asarray(batch["segment_ids"]).sum(1)
     last, kept = jax.jit(model().prefill, static_argnums=2)(reference.params, batch, 24)
     new = jnp.asarray([items[end] for items, end in zip(rows, cut, strict=True)])
-    after, _ = jax.jit(model().decode)(reference.params, new, kept)
+    after, _ = jax.jit(model().decode(reference.params))(new, kept)
     for row, length in enumerate(lengths):
         close(last[row], whole[row, length - 1])
         close(after[row], whole[row, length])
