@@ -114,11 +114,11 @@ def test_logits_with_a_cache_equal_those_without_at_every_step(model_and_params)
     # The prompts alone, padded to a shorter row than the whole and with a longer cache.
     start = {key: value if key == "images" else value[:, :44] for key, value in rows_batch(tokens, prompts).items()}
     logits, cache = jax.jit(model.prefill, static_argnums=2)(params, start, 56)
-    step = jax.jit(model.decode(params))
+    step = jax.jit(lambda params, tokens, cache: model.decode(params)(tokens, cache))
     for number in range(FORCED + 1):
         expected = full[rows, prompts + number - 1]
         np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(full).max(), rtol=0)
-        logits, cache = step(tokens[rows, prompts + number], cache)
+        logits, cache = step(params, tokens[rows, prompts + number], cache)
     # The pictures and the padding matter: other pictures give other logits.
     other = {**start, "images": 255 - start["images"]}
     changed = np.asarray(jax.jit(model.prefill, static_argnums=2)(params, other, 56)[0])
