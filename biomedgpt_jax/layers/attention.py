@@ -5,7 +5,7 @@ key/value head (h = g r), n queries of one key/value head (n = s r), k head widt
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +118,9 @@ def _by_heads(
     b, s, h, width = q.shape
     groups = k.shape[2]
     queries = q.reshape(b, s, groups, h // groups, width).swapaxes(1, 2).reshape(b, groups, -1, width)
-    out = _attend(queries, k.swapaxes(1, 2), v.swapaxes(1, 2), mask, scale, _blocks(s, k.shape[1], causal))
+    blocks = _blocks(s, k.shape[1], causal)
+    # custom_vjp hides the type of what it wraps.
+    out = cast(jax.Array, _attend(queries, k.swapaxes(1, 2), v.swapaxes(1, 2), mask, scale, blocks))
     return out.reshape(b, groups, s, h // groups, width).swapaxes(1, 2).reshape(q.shape)
 
 
