@@ -45,7 +45,7 @@ else
   rm -rf "$out/imported" "$out/eval"
   biomedgpt import --from="$out/huggingface" --out="$out/imported"
   biomedgpt eval --config="configs/eval.py:data=$data" --model="$out/stage2" --out="$out/eval"
-  picture="$(find "${BIOMEDGPT_DATA:-$out}" -name 'synpic*.jpg' 2>/dev/null | sort | head -n 1)"
+  picture="$(find "${BIOMEDGPT_DATA:-$out}" -name 'synpic*.jpg' 2>/dev/null | sort | sed -n 1p)"
   if [ -n "$picture" ]; then # the built-in set has no picture files
     biomedgpt generate --model="$out/stage2" --image="$picture" --question="Which part of the body is shown?"
   fi

@@ -52,13 +52,21 @@ class _LogLines:
     def __init__(self) -> None:
         self.started: dict[str, float] = {}
         self.printed: dict[str, float] = {}
+        self.ended: set[str] = set()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
-        start = self.started.setdefault(what, now)
         finished = total is not None and done >= total
+        if finished and what in self.ended:
+            return
+        if not finished and what in self.ended:  # the same task once more
+            self.ended.remove(what)
+            del self.started[what], self.printed[what]
+        start = self.started.setdefault(what, now)
         if not finished and now - self.printed.setdefault(what, now) < LOG_SECONDS:
             return
-        self.printed[what] = float("inf") if finished else now
+        self.printed[what] = now
+        if finished:
+            self.ended.add(what)
         eta = f", ETA {(now - start) / done * (total - done):.0f} s" if done and total and not finished else ""
         print(f"{what}: {done}{f'/{total}' if total else ''} in {now - start:.0f} s{eta}", file=sys.stderr)
