@@ -64,7 +64,6 @@ def run(values: flags.FlagValues) -> None:
     if values.rescore and out.resolve() == Path(values.rescore).resolve():
         raise UsageError("--rescore and --out are one folder; its scores would be lost. Write to another.")
     chosen = _protocol(config)
-    out.mkdir(parents=True, exist_ok=True)  # refused before the questions are asked, not after
     if values.rescore:
         _rescore(values.rescore, config, chosen, out)
     else:
@@ -97,6 +96,7 @@ def _ask(values: flags.FlagValues, config: Config, chosen: Protocol, out: Path) 
         features=features,
     )
     facts = {"model": loaded.name, "model_hash": tree_hash(leaf_records(loaded.params)), "dtype": config.dtype}
+    out.mkdir(parents=True, exist_ok=True)  # refused before the questions are asked, not after
     with progress() as advance, jax.set_mesh(loaded.mesh):
         scorer(loaded.model, loaded.params, out, facts, advance)
 
