@@ -8,14 +8,11 @@ A record is the sha256 of the image's stored bytes, then its features row by row
 image, c channels.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.manifest import MANIFEST
 from biomedgpt_jax.data.source import PreparedSplit, Records
-from biomedgpt_jax.data.writer import DONE, write_json
+from biomedgpt_jax.data.writer import DONE, locked, write_json
 
 FORMAT = 1
 FEATURES = "features.array_record"
@@ -146,7 +143,7 @@ def write_features(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         shards = _finished_shards(folder, key)
         stored = {digest for shard in shards for digest in shard.images}
         wanted: dict[str, Picture] = {}
@@ -282,17 +279,3 @@ def _image_hashes(
         np.save(draft, hashes)
         draft.replace(kept)
     return hashes
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One writer at a time; the system frees the lock of a killed one."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as reason:
-            raise DataError(f"another run is writing {folder}; wait for it or stop it") from reason
-        yield
-    finally:
-        os.close(handle)

@@ -4,7 +4,6 @@ The work happens in `<out>.partial`, shard by shard; the folder gets its name on
 run continues after its last finished shard when called again.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -16,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from multiprocessing.connection import wait
@@ -35,7 +34,7 @@ from biomedgpt_jax.data.manifest import (
 )
 from biomedgpt_jax.data.rows import BadRow, ImageRef, Row
 from biomedgpt_jax.data.spec import DatasetSpec, Raw, RawSplit, Report
-from biomedgpt_jax.data.writer import IMAGES, SAMPLES, Shard, ShardWriter, read_shard, write_json
+from biomedgpt_jax.data.writer import IMAGES, SAMPLES, Shard, ShardWriter, locked, read_shard, write_json
 
 # (split, rows done, rows of the split if known)
 Progress = Callable[[str, int, int | None], None]
@@ -75,7 +74,7 @@ def prepare_dataset(
         return _existing(out, fingerprint)
     partial = out.with_name(out.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
-    with _locked(partial):
+    with locked(partial):
         if not (partial / MANIFEST).exists():
             _clear_other_work(partial, fingerprint)
             with _pool(workers) as pool:
@@ -130,20 +129,6 @@ def _existing(out: Path, fingerprint: str) -> Manifest:
             "give another folder, or remove this one to prepare it anew"
         )
     return manifest
-
-
-@contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """One run at a time; the system frees the lock of a killed run."""
-    handle = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as reason:
-            raise DataError(f"another run is working in {partial}; wait for it or stop it") from reason
-        yield
-    finally:
-        os.close(handle)
 
 
 def _clear_other_work(partial: Path, fingerprint: str) -> None:

@@ -4,16 +4,20 @@ A shard folder `<split>/shard-00007/` holds samples.array_record, images.array_r
 done.json.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.rows import BadRow, Row
 
 SAMPLES, IMAGES, DONE = "samples.array_record", "images.array_record", "done.json"
@@ -111,3 +115,17 @@ def _sample_json(row: Row, records: list[int], hashes: list[str]) -> bytes:
     turns = [{"question": question, "answer": answer} for question, answer in row.turns]
     sample = {"id": row.id, "images": records, "turns": turns, "meta": meta}
     return json.dumps(sample, ensure_ascii=False).encode()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One writer of a folder at a time, else DataError; the system frees the lock of a killed one."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as reason:
+            raise DataError(f"another run is working in {folder}; wait for it or stop it") from reason
+        yield
+    finally:
+        os.close(handle)
