@@ -101,6 +101,17 @@ def is_split(axis: str) -> bool:
     return not mesh.empty and math.prod(mesh.shape[name] for name in group) > 1
 
 
+def target_platform() -> str:
+    """What the code being traced will run on, "cpu", "tpu" or "gpu": the platform of the mesh set by `jax.set_mesh`.
+
+    A program may be compiled ahead of time for devices that this machine does not have; without a mesh it is for
+    those that it has.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    platform = jax.default_backend() if device is None else device.platform
+    return "gpu" if platform in ("cuda", "rocm") else platform
+
+
 def _fill(shape: MeshShape, count: int) -> MeshShape:
     sizes = {name: size for name, size in zip(MESH_AXES, astuple(shape), strict=True)}
     free = [name for name, size in sizes.items() if size == -1]

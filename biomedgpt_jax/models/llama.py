@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.lora import Lora, adapt, adapt_layers
 from biomedgpt_jax.core.module import Remat, divide, scan, stack
-from biomedgpt_jax.core.sharding import shard
+from biomedgpt_jax.core.sharding import shard, target_platform
 from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.layers.attention import KVCache, LayersCache, cached_attention, causal_attention, segment_causal_mask
 from biomedgpt_jax.layers.linear import Embedding, Linear, contract
@@ -138,7 +138,7 @@ class Llama(nnx.Module):
         reads them, which triples the memory that a token moves; so there each layer is a run of its own, taken
         apart once before the first token. Accelerators read them in place, and have no room for a second copy.
         """
-        return self.config.depth if jax.default_backend() == "cpu" else 1
+        return self.config.depth if target_platform() == "cpu" else 1
 
     def _rope(self, positions: Int[Array, "b s"]) -> Rope:
         c = self.config
