@@ -4,23 +4,11 @@ from collections.abc import Callable
 
 import jax
 
+from biomedgpt_jax.core.topology import chip_of
 from biomedgpt_jax.models.flops import train_flops
 from biomedgpt_jax.train.recorder import Costs
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.model_spec import ModelSpec
-
-# bfloat16 FLOP/s of one JAX device, from the makers' data sheets (dense); a v7x chip is two devices.
-PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU7x": 1153e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-}
 
 
 def training_costs(config: Config, spec: ModelSpec, is_trainable: Callable[[str], bool]) -> Costs:
@@ -32,4 +20,5 @@ def training_costs(config: Config, spec: ModelSpec, is_trainable: Callable[[str]
         lora=spec.lora,
         run_tower=not config.data.features,
     )
-    return Costs(flops.per_token, flops.per_image, PEAKS.get(jax.devices()[0].device_kind))
+    chip = chip_of(jax.devices()[0].device_kind)
+    return Costs(flops.per_token, flops.per_image, chip and chip.peak_flops)
