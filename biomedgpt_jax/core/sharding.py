@@ -87,11 +87,15 @@ def shardings(mesh: Mesh, axes: AxesTree, shapes: Any = None) -> Any:
 
 def shard(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrains `x` to the rules under the mesh set by `jax.set_mesh`; without a mesh, returns `x`."""
+    partition = spec_for(x.shape, *axes)
+    return x if partition is None else jax.lax.with_sharding_constraint(x, partition)
+
+
+def spec_for(shape: tuple[int, ...], *axes: str | None) -> PartitionSpec | None:
+    """How the mesh set by `jax.set_mesh` splits an array of this shape; None without a mesh."""
     partition = spec(axes)
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return x
-    return jax.lax.with_sharding_constraint(x, _divisible(mesh, partition, x.shape))
+    return None if mesh.empty else _divisible(mesh, partition, shape)
 
 
 def is_split(axis: str) -> bool:
