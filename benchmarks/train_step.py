@@ -20,13 +20,14 @@ from twins import SMALL_DECODER, TINY_DECODER, batch_of, in_transformers, small_
 from biomedgpt_jax.core.lora import BaseWeights, Lora
 from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.partition import split
+from biomedgpt_jax.core.placing import place_batch
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.models.llama import ALL_LINEARS, LlamaConfig
 from biomedgpt_jax.models.llama3_med import Llama3MedConfig, Tune, add_lora, make_llama3_med, trainable
 from biomedgpt_jax.train.optim import OptimConfig, make_optimizer
 from biomedgpt_jax.train.state import abstract_state, first_state
-from biomedgpt_jax.train.step import StepSettings, compile_step, make_train_step, place_batch
+from biomedgpt_jax.train.step import StepSettings, compile_step, make_train_step
 
 RANK, ALPHA = 16, 32.0
 LORA = Lora(rank=RANK, alpha=ALPHA, targets=ALL_LINEARS, base=BaseWeights.FLOAT, tile=None)

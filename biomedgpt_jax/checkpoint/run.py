@@ -3,7 +3,7 @@
     <workdir>/base/<hash>/               the frozen parameters, once (base.py)
     <workdir>/checkpoints/<step>/
         trainable/  optimizer/           Orbax arrays, readable onto any mesh
-        data/                            the Grain iterator, one file per process
+        data/                            where the data iterator stands, as JSON; the same for any number of processes
         record/                          {"config", "base", "leaves"} as JSON
 
 Orbax writes in the background and makes a step visible by its last operation; what a killed process
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import grain.checkpoint
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -86,7 +85,7 @@ class RunCheckpoints:
                 args=ocp.args.Composite(
                     trainable=ocp.args.PyTreeSave(state.trainable),
                     optimizer=ocp.args.PyTreeSave(state.opt_state),
-                    data=grain.checkpoint.CheckpointSave(data),
+                    data=ocp.args.JsonSave(data.get_state()),
                     record=ocp.args.JsonSave({"config": dict(config), "base": base, "leaves": leaves}),
                 ),
             )
@@ -161,13 +160,15 @@ class RunCheckpoints:
         return self.workdir / "checkpoints" / str(step)
 
     def _restore_data(self, step: int, data: Any) -> None:
+        folder = self._folder(step) / "data"
+        with damaged(folder):
+            place = self._manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
         try:
-            self._manager.restore(step, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(data)))
+            data.set_state(place)
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{self._folder(step) / 'data'}: the saved position in the data does not "
-                f"fit the present pipeline ({error}). Data, batch size, workers and number of processes must be "
-                "those of the run; otherwise start a new one from these weights in another workdir."
+                f"{folder}: the saved position in the data does not fit the present pipeline ({error}). Data and batch "
+                "size must be those of the run; otherwise start a new one from these weights in another workdir."
             ) from error
 
 

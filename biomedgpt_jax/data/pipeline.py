@@ -54,15 +54,13 @@ class TrainData:
         return self.mixture.sample_id(number)
 
     def batches(
-        self, images: ImageTransform | FeatureReader, reading: Reading, process_index: int = 0, process_count: int = 1
+        self, images: ImageTransform | FeatureReader, reading: Reading, rows: range | None = None
     ) -> "BatchIterator":
-        """The rows of every batch that belong to one process, from the first batch on.
+        """The rows of every batch that one process reads (None: all), from the first batch on.
 
         `images` turns encoded bytes into pixels, or reads features where the shape of a row has them.
         """
-        if self.batch_size % process_count:
-            raise DataError(f"batch size {self.batch_size} can't be shared equally by {process_count} processes")
-        return BatchIterator(_Batches(self, images, reading, process_index, process_count), reading)
+        return BatchIterator(_Batches(self, images, reading, rows or range(self.batch_size)), reading)
 
 
 def build_train_data(
@@ -158,21 +156,19 @@ class BatchIterator(grain.DatasetIterator[HostBatch]):
 
 
 class _Batches:
-    """Random access: item n is one process's rows of batch n."""
+    """Random access: item n is `rows` of batch n."""
 
     def __init__(
         self,
         data: TrainData,
         images: ImageTransform | FeatureReader,
         reading: Reading,
-        process_index: int,
-        process_count: int,
+        rows: range,
     ):
         self._data = data
         cached = isinstance(images, FeatureReader)
         self._reader = images if cached else ImageReader(images, data.shape.image_size, reading.image_cache_bytes)
-        self._rows = data.batch_size // process_count
-        self._first = process_index * self._rows
+        self._rows = rows
         self._max_samples = data.plan.max_samples
 
     def __len__(self) -> int:
@@ -189,10 +185,10 @@ class _Batches:
 
     def __getitem__(self, index: int) -> HostBatch:
         data = self._data
-        batch = empty_batch(self._rows, data.shape, self._max_samples)
-        first = int(index) * data.batch_size + self._first
+        batch = empty_batch(len(self._rows), data.shape, self._max_samples)
+        first = int(index) * data.batch_size + self._rows.start
         # The last batch of a run may end in empty rows.
-        for row in range(min(self._rows, len(data.plan) - first)):
+        for row in range(min(len(self._rows), len(data.plan) - first)):
             numbers = data.plan[first + row].tolist()
             samples = [_sample(data.mixture, data.shape, number) for number in numbers]
             splits = [data.mixture.locate(number)[0].split for number in numbers]

@@ -7,10 +7,11 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from biomedgpt_jax.core.partition import merge
+from biomedgpt_jax.core.placing import place_batch
 from biomedgpt_jax.core.types import Batch, ModelFns, TrainState
 from biomedgpt_jax.train.losses import Sums
 from biomedgpt_jax.train.state import shardings_of
-from biomedgpt_jax.train.step import StepSettings, loss_sums, place_batch
+from biomedgpt_jax.train.step import StepSettings, loss_sums
 
 
 def make_heldout(

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from biomedgpt_jax.checkpoint.base import check_frozen, save_base
 from biomedgpt_jax.checkpoint.run import RunCheckpoints
+from biomedgpt_jax.core.placing import place_batch
 from biomedgpt_jax.core.types import ModelFns, Params, TrainState
 from biomedgpt_jax.train.gradients import GradientCheck
 from biomedgpt_jax.train.loop import LoopSettings, Outcome, train_loop
@@ -21,7 +22,7 @@ from biomedgpt_jax.train.metrics import Row, Writer
 from biomedgpt_jax.train.optim import Optimizer
 from biomedgpt_jax.train.recorder import Costs, Recorder
 from biomedgpt_jax.train.state import first_state
-from biomedgpt_jax.train.step import StepSettings, compile_step, make_train_step, place_batch
+from biomedgpt_jax.train.step import StepSettings, compile_step, make_train_step
 from biomedgpt_jax.train.stop import StopRequest
 
 

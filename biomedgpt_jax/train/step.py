@@ -5,7 +5,7 @@ Axis letters: b rows, n micro-batches, s tokens of a row.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.partition import leaf_paths, merge
-from biomedgpt_jax.core.sharding import shard, spec
+from biomedgpt_jax.core.placing import BATCH_AXES
+from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Batch, ModelFns, Params, TrainState
 from biomedgpt_jax.train.losses import Sums, cross_entropy
 from biomedgpt_jax.train.optim import Optimizer
@@ -22,17 +23,6 @@ from biomedgpt_jax.train.state import shardings_of
 
 Metrics = dict[str, jax.Array]  # float32 []
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-
-BATCH_AXES: dict[str, tuple[str | None, ...]] = {
-    "tokens": ("batch", "length"),
-    "targets": ("batch", "length"),
-    "loss_weights": ("batch", "length"),
-    "segment_ids": ("batch", "length"),
-    "positions": ("batch", "length"),
-    "image_index": ("batch", "length"),
-    "images": ("batch", None, None, None, None),
-    "features": ("batch", None, None, None),  # in the place of images
-}
 
 
 @dataclass(frozen=True)
@@ -111,24 +101,6 @@ def compile_step(step: Step, abstract: TrainState, mesh: Mesh) -> Step:
         out_shardings=(shardings_of(abstract), NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,
     )
-
-
-def place_batch(batch: dict[str, Any], mesh: Mesh) -> Batch:
-    """Puts this process's rows (numpy arrays) on its devices as their part of the global batch.
-
-    Raises:
-        UsageError: the rows or tokens of the global batch are not divided evenly by the mesh.
-    """
-    placed = {}
-    for name, array in batch.items():
-        try:
-            placed[name] = jax.make_array_from_process_local_data(NamedSharding(mesh, spec(BATCH_AXES[name])), array)
-        except ValueError as error:
-            raise UsageError(
-                f"Batch array {name} of local shape {array.shape} does not divide over the mesh "
-                f"{dict(mesh.shape)}: rows must be a multiple of data * fsdp, tokens of context. {error}"
-            ) from error
-    return cast(Batch, placed)
 
 
 def _accumulate(

@@ -13,7 +13,8 @@ from biomedgpt_jax.checkpoint.start import from_run, from_weights, starting_para
 from biomedgpt_jax.checkpoint.weights import save_weights
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import leaf_paths, merge
-from biomedgpt_jax.train.step import compile_step, make_train_step, place_batch
+from biomedgpt_jax.core.placing import place_batch
+from biomedgpt_jax.train.step import compile_step, make_train_step
 from tests.disk import mounted
 from tests.train.toy import make_toy, toy_batch, toy_settings
 

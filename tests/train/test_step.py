@@ -7,8 +7,9 @@ import pytest
 
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.partition import leaf_paths, merge
+from biomedgpt_jax.core.placing import place_batch
 from biomedgpt_jax.train.heldout import make_heldout
-from biomedgpt_jax.train.step import compile_step, make_train_step, place_batch
+from biomedgpt_jax.train.step import compile_step, make_train_step
 from tests.train.toy import PATCHES, make_toy, toy_batch, toy_settings
 
 
