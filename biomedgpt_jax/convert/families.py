@@ -1,6 +1,7 @@
 """The families of published weights: which files they are, what their configuration means, which rules move them."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from biomedgpt_jax.convert import decoders, hoptimus, meta, official
 from biomedgpt_jax.convert.export_llama3med import llama3med_rules
 from biomedgpt_jax.convert.import_model import llama3med_config, read_preprocessor
+from biomedgpt_jax.convert.joined import Joined
 from biomedgpt_jax.convert.llava import llava_from_hf
 from biomedgpt_jax.convert.mapping import Rule
 from biomedgpt_jax.convert.shapes import ModelConfig
@@ -20,6 +22,7 @@ from biomedgpt_jax.convert.towers import rules_for, tower_reader
 from biomedgpt_jax.core.errors import RunError
 
 Json = dict[str, Any]
+MAX_CONFIG_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,12 @@ def _tower(folder: Path, config: Json) -> Opened:
     where = str(folder / "config.json")
     reader = tower_reader(config, where)
     model = read_preprocessor(folder, reader.config(config, where))
-    tensors = _weights(folder)
+    tensors = weights_of(folder)
     return Opened("tower", model, tensors, rules_for(reader, model, tensors, str(folder)), reader.ignored)
 
 
 def _llava(folder: Path, config: Json) -> Opened:
-    tensors = _Renamed(SafetensorsFolder(folder))
+    tensors = Joined((SafetensorsFolder(folder), in_whole_model))
     model, rules, ignored = llava_from_hf(config, tensors, str(folder / "config.json"))
     tower = read_preprocessor(folder, model.vision.tower)
     model = replace(model, vision=replace(model.vision, tower=tower))
@@ -59,7 +62,11 @@ def _llama3med(folder: Path, config: Json) -> Opened:
     if (folder / official.CONNECTOR_FOLDER).is_dir() and not any(folder.glob("*.safetensors")):
         connector, tensors, rules = official.open_connector(folder, config)
         return Opened("connector", connector, tensors, rules, ())
-    tensors = SafetensorsFolder(folder)
+    return open_llama3med(folder, config, SafetensorsFolder(folder))
+
+
+def open_llama3med(folder: Path, config: Json, tensors: Tensors) -> Opened:
+    """A whole model by the names of the official code, wherever its tensors are."""
     if official.is_official(config):
         config = official.completed(config, tensors, str(folder / "config.json"))
     model = llama3med_config(folder, config)
@@ -84,7 +91,54 @@ FAMILIES: dict[str, Callable[[Path, Json], Opened]] = {
 }
 
 
-def _weights(folder: Path) -> Tensors:
+def open_published(folder: Path) -> tuple[str, Opened]:
+    """The family of a folder of published weights, and what is in it. Nothing large is read.
+
+    Raises:
+        RunError: no such folder, an unknown family, or an attribute that we do not handle.
+    """
+    config = read_config(folder)
+    family = config.get("model_type", config.get("architecture"))
+    if family not in FAMILIES:
+        raise RunError(
+            f"{folder / 'config.json'}: model_type {family!r} cannot be imported, expected one of "
+            f"{', '.join(FAMILIES)}."
+        )
+    return family, FAMILIES[family](folder, config)
+
+
+def read_config(folder: Path) -> Json:
+    """The content of config.json; of Meta's folders params.json, and a `model_type`.
+
+    Raises:
+        RunError: there is none, or it is not a JSON object.
+    """
+    file = folder / "config.json"
+    if not file.is_file() and (folder / meta.PARAMS).is_file():
+        return {**read_json(folder / meta.PARAMS), "model_type": meta.FAMILY}
+    if not file.is_file() and (folder / hoptimus.FILE).is_file():
+        return {"architecture": hoptimus.ARCHITECTURE}  # published without a configuration
+    if not file.is_file():
+        found = sorted(each.name for each in folder.iterdir())[:10] if folder.is_dir() else []
+        state = f"found {', '.join(found) or 'an empty folder'}" if folder.is_dir() else "no such folder"
+        raise RunError(f"{file}: not there ({state}), expected a Hugging Face folder with config.json and weights.")
+    return read_json(file)
+
+
+def read_json(file: Path) -> Json:
+    """A configuration. Raises RunError where the file is not a JSON object."""
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError(f"{file.stat().st_size} bytes")
+        config = json.loads(file.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError(f"a JSON {type(config).__name__}, expected an object")
+    except ValueError as error:
+        raise RunError(f"{file}: not a model configuration ({error}). Download it again.") from error
+    return config
+
+
+def weights_of(folder: Path) -> Tensors:
     """Safetensors, else the one PyTorch file of the folder."""
     if any(folder.glob("*.safetensors")):
         return SafetensorsFolder(folder)
@@ -104,27 +158,8 @@ def _tied(tensors: Tensors, tied: bool, embedding: str, head: str) -> Tensors:
     return tensors
 
 
-class _Renamed(Tensors):
+def in_whole_model(key: str) -> str:
     """LLaVA files of some versions have everything below `model.`, and the head beside it."""
-
-    def __init__(self, tensors: Tensors):
-        self._tensors, self.files = tensors, tensors.files
-        self._stored = {_without_model(key): key for key in tensors}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._tensors[self._stored[name]]
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        return self._tensors.shape(self._stored[key])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-
-def _without_model(key: str) -> str:
     if key == "lm_head.weight":
         return "language_model.lm_head.weight"
     inside = key.removeprefix("model.language_model.")

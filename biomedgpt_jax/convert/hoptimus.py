@@ -13,6 +13,7 @@ from biomedgpt_jax.models.vit import VitConfig
 ANCHOR = "patch_embed.proj.weight"
 IGNORED: tuple[str, ...] = ()
 ARCHITECTURE = "vit_giant_patch14_reg4_dinov2"  # timm's name
+FILE = "checkpoint.pth"  # as it is published, without a configuration
 
 _LAYER = (
     Rule("norm1.weight", "norm1/scale", "d -> d"),

@@ -4,7 +4,6 @@ Every attribute of config.json and every tensor is handled, knowingly ignored, o
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,18 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from biomedgpt_jax.checkpoint.stream import WeightsStream
-from biomedgpt_jax.convert import hoptimus, meta
-from biomedgpt_jax.convert.families import FAMILIES, Json
+from biomedgpt_jax.convert.export_adapter import CONFIG
+from biomedgpt_jax.convert.families import open_published
+from biomedgpt_jax.convert.lora_folder import is_lora, open_lora
 from biomedgpt_jax.convert.mapping import Shape, Slice, import_slices, whole_leaves
 from biomedgpt_jax.convert.processing import ASKING
 from biomedgpt_jax.convert.shapes import ModelConfig, leaf_shapes
 from biomedgpt_jax.convert.source import SourceFile
 from biomedgpt_jax.core.config_json import to_json
-from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.errors import UsageError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
-H_OPTIMUS_FILE = "checkpoint.pth"
-MAX_CONFIG_BYTES = 16_000_000
 MILLION = 1_000_000
 
 
@@ -38,7 +36,8 @@ class Imported:
     shapes: Mapping[str, Shape]  # of all leaves
     slices: Iterator[Slice]  # views of one tensor after the other, in the order of the files
     files: tuple[SourceFile, ...]
-    folder: Path
+    folders: tuple[Path, ...]  # the one that was named, then that of the model below its adapters
+    texts: Path  # the one of them that says how the model is asked
     licence: str | None
     tokenizer_files: tuple[Path, ...]
 
@@ -48,24 +47,28 @@ class Imported:
         return whole_leaves(self.slices, self.shapes)
 
 
-def import_folder(path: str | Path) -> Imported:
+def import_folder(path: str | Path, base: str | Path | None = None) -> Imported:
     """Opens a folder of published weights. Nothing large is read, but everything is checked.
 
+    Args:
+        base: of a folder of LoRA factors, which are merged: the folder of the model below them, if not in the first.
+
     Raises:
-        RunError: no such folder, an unknown family, an attribute or a tensor that does not fit.
+        RunError: no such folder, an unknown family, an attribute or a tensor that does not fit. UsageError: `base`
+            where there are no LoRA factors.
     """
     folder = Path(path)
-    config = read_config(folder)
-    family = config.get("model_type", config.get("architecture"))
-    if family not in FAMILIES:
-        raise RunError(
-            f"{folder / 'config.json'}: model_type {family!r} cannot be imported, expected one of "
-            f"{', '.join(FAMILIES)}."
-        )
-    opened = FAMILIES[family](folder, config)
+    if is_lora(folder):
+        lora = open_lora(folder, None if base is None else Path(base))
+        family, opened, folders = lora.family, lora.opened, (folder, *([lora.base] if lora.base else []))
+    elif base is not None:
+        raise UsageError(f"--base is for folders of LoRA adapters; {folder} has no {CONFIG}. Leave it out.")
+    else:
+        family, opened = open_published(folder)
+        folders = (folder,)
     shapes = leaf_shapes(opened.config)
     slices = import_slices(opened.tensors, opened.rules, shapes, where=str(folder), ignored=opened.ignored)
-    tokenizer = tuple(file for name in TOKENIZER_FILES if (file := folder / name).is_file())
+    texts, tokenizer = _tokenizer(folders)
     return Imported(
         family=family,
         part=opened.part,
@@ -73,8 +76,9 @@ def import_folder(path: str | Path) -> Imported:
         shapes=shapes,
         slices=slices,
         files=opened.tensors.files,
-        folder=folder,
-        licence=_licence(folder),
+        folders=folders,
+        texts=texts,
+        licence=" and ".join(dict.fromkeys(each for folder in folders if (each := _licence(folder)))) or None,
         tokenizer_files=tokenizer,
     )
 
@@ -98,7 +102,7 @@ def save_imported(
         file.begin_hash()
     done, total = 0, sum(int(np.prod(shape)) for shape in imported.shapes.values())
     with WeightsStream(out, imported.shapes, dtype) as stream:
-        asking = imported.folder / ASKING
+        asking = imported.texts / ASKING
         for file in (*imported.tokenizer_files, *([asking] if asking.is_file() else [])):
             shutil.copyfile(file, out / file.name)
         for path, layer, array in imported.slices:
@@ -116,41 +120,27 @@ def save_imported(
         return stream.finish(meta)
 
 
-def read_config(folder: Path) -> Json:
-    """The content of config.json; of Meta's folders params.json, and a `model_type`.
-
-    Raises:
-        RunError: there is none, or it is not a JSON object.
-    """
-    file = folder / "config.json"
-    if not file.is_file() and (folder / meta.PARAMS).is_file():
-        return {**_read_json(folder / meta.PARAMS), "model_type": meta.FAMILY}
-    if not file.is_file() and (folder / H_OPTIMUS_FILE).is_file():
-        return {"architecture": hoptimus.ARCHITECTURE}  # published without a configuration
-    if not file.is_file():
-        found = sorted(each.name for each in folder.iterdir())[:10] if folder.is_dir() else []
-        state = f"found {', '.join(found) or 'an empty folder'}" if folder.is_dir() else "no such folder"
-        raise RunError(f"{file}: not there ({state}), expected a Hugging Face folder with config.json and weights.")
-    return _read_json(file)
-
-
-def _read_json(file: Path) -> Json:
-    try:
-        if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise ValueError(f"{file.stat().st_size} bytes")
-        config = json.loads(file.read_bytes())
-        if not isinstance(config, dict):
-            raise ValueError(f"a JSON {type(config).__name__}, expected an object")
-    except ValueError as error:
-        raise RunError(f"{file}: not a model configuration ({error}). Download it again.") from error
-    return config
-
-
 def _hashes(imported: Imported) -> dict[str, str]:
     """sha256 by name; of the weights they were computed while reading."""
-    weights = {str(file.path.relative_to(imported.folder)): file.sha256() for file in imported.files}
-    texts = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in imported.folder.glob("*.json")}
-    return dict(sorted((weights | texts).items()))
+    digests = {_name(file.path, imported.folders): file.sha256() for file in imported.files}
+    for folder in imported.folders:
+        for file in folder.glob("*.json"):
+            digests[_name(file, imported.folders)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return dict(sorted(digests.items()))
+
+
+def _name(file: Path, folders: tuple[Path, ...]) -> str:
+    """Inside the folder that was named, else inside the one below: "base: model.safetensors"."""
+    inside = file.is_relative_to(folders[0])
+    return str(file.relative_to(folders[0])) if inside else f"base: {file.relative_to(folders[1])}"
+
+
+def _tokenizer(folders: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
+    """The first folder with a tokenizer, and its files."""
+    for folder in folders:
+        if files := tuple(file for name in TOKENIZER_FILES if (file := folder / name).is_file()):
+            return folder, files
+    return folders[0], ()
 
 
 def _licence(folder: Path) -> str | None:

@@ -52,7 +52,7 @@ class _Entry:
 
 
 class SafetensorsFolder(Tensors):
-    """Key -> array over `model.safetensors` or the shards of `model.safetensors.index.json`.
+    """Key -> array over one file, `model.safetensors` if not named, or the shards of `model.safetensors.index.json`.
 
     Only headers are read at first; each lookup reads one tensor from the disk, in its stored dtype.
 
@@ -61,11 +61,11 @@ class SafetensorsFolder(Tensors):
             disagree, a key that occurs twice; names the file and the key.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike, single: str = SINGLE):
         self.folder = Path(folder)
         index = self.folder / INDEX
-        weight_map = _weight_map(index) if _is_sharded(self.folder) else None
-        names = sorted(set(weight_map.values())) if weight_map else [SINGLE]
+        weight_map = _weight_map(index) if _is_sharded(self.folder, single) else None
+        names = sorted(set(weight_map.values())) if weight_map else [single]
         self.files = tuple(SourceFile(self.folder / name) for name in names)
         self._entries: dict[str, _Entry] = {}
         for file in self.files:
@@ -200,10 +200,10 @@ def _entry_bytes(key: str) -> int:
     return 2 * len(key.encode()) + 130
 
 
-def _is_sharded(folder: Path) -> bool:
+def _is_sharded(folder: Path, single: str) -> bool:
     if not folder.is_dir():
-        raise RunError(f"{folder} is not a folder, expected one with {SINGLE} or {INDEX}.")
-    if (folder / SINGLE).is_file():
+        raise RunError(f"{folder} is not a folder, expected one with {single} or {INDEX}.")
+    if (folder / single).is_file():
         return False
     if (folder / INDEX).is_file():
         return True

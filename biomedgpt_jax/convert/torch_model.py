@@ -14,7 +14,8 @@ from biomedgpt_jax.convert import hoptimus
 from biomedgpt_jax.convert.export import LLAMA3MED, PEFT
 from biomedgpt_jax.convert.export_adapter import BASE, CONFIG
 from biomedgpt_jax.convert.export_llama3med import MODELING_FILES
-from biomedgpt_jax.convert.importer import import_folder, read_config
+from biomedgpt_jax.convert.families import read_config
+from biomedgpt_jax.convert.importer import import_folder
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
 from biomedgpt_jax.convert.tower_json import tower_json
 from biomedgpt_jax.core.errors import RunError

@@ -2,9 +2,12 @@
 
     biomedgpt import --from=downloads/Meta-Llama-3.1-8B-Instruct --out=weights/llama-3.1-8b --dtype=bfloat16
     biomedgpt import --from=downloads/clip-vit-large-patch14-336 --out=weights/clip-l-336
+    biomedgpt import --from=downloads/my-lora --base=downloads/Meta-Llama-3.1-8B-Instruct --out=weights/my-llama
 
-Reads Hugging Face folders (sharded safetensors) of Llama, Qwen2, Gemma, CLIP, SigLIP, DINOv2 and LLaVA, and
-H-optimus-0's checkpoint.pth. Every tensor and every attribute is taken, knowingly ignored, or an error.
+Reads Hugging Face folders (sharded safetensors) of Llama, Qwen2, Gemma, CLIP, SigLIP, DINOv2 and LLaVA, Meta's
+consolidated files of Llama, Llama3-Med folders, and H-optimus-0's checkpoint.pth. LoRA adapters (of PEFT, or as the
+official Llama3-Med code leaves them) are merged into the model below, which --base names where it is elsewhere. Every
+tensor and every attribute is taken, knowingly ignored, or an error.
 """
 
 from pathlib import Path
@@ -13,6 +16,7 @@ from absl import flags
 
 from biomedgpt_jax.checkpoint.weights import ARRAYS, TABLE
 from biomedgpt_jax.convert.importer import TOKENIZER_FILES, import_folder, save_imported
+from biomedgpt_jax.convert.lora_folder import is_lora
 from biomedgpt_jax.convert.processing import ASKING
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.verbs import command_line
@@ -25,6 +29,7 @@ EXAMPLE = "biomedgpt import --from=downloads/clip-vit-large-patch14-336 --out=we
 
 def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("from", None, "Folder with the published weights.", flag_values=values)
+    flags.DEFINE_string("base", None, "Folder of the model below adapters, if elsewhere.", flag_values=values)
     flags.DEFINE_string("out", None, "Weights folder to write.", flag_values=values)
     flags.DEFINE_enum("dtype", None, list(DTYPES), "As published if not set.", flag_values=values)
 
@@ -33,12 +38,16 @@ def run(values: flags.FlagValues) -> None:
     source = Path(command_line.require(values, "from", EXAMPLE))
     out = Path(command_line.require(values, "out", EXAMPLE))
     _refuse_foreign(out)
-    imported = import_folder(source)
+    imported = import_folder(source, values.base or None)
     with progress() as advance:
         digest = save_imported(imported, out, advance, values.dtype)
     say = make_console().print
     tokenizer = ", with its tokenizer" if imported.tokenizer_files else ""
-    say(f"{imported.family} ({imported.part}) from {source} is in {out}{tokenizer}; hash {digest}", markup=False)
+    merged = ", its adapters merged," if is_lora(source) else ""
+    say(
+        f"{imported.family} ({imported.part}) from {source}{merged} is in {out}{tokenizer}; hash {digest}",
+        markup=False,
+    )
     say(f"licence: {imported.licence or 'not stated in the folder; ask its source'}", markup=False)
 
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from biomedgpt_jax.checkpoint.start import from_run, from_weights
 from biomedgpt_jax.checkpoint.weights import TABLE
 from biomedgpt_jax.convert.importer import import_folder
+from biomedgpt_jax.convert.lora_folder import is_lora
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
@@ -96,12 +97,7 @@ def _find(folder: Path, step: int | None) -> _Found:
         raise UsageError(f"--step={step}: {folder} is not the workdir of a run, so it has no steps.")
     if (folder / TABLE).is_file():
         return _imported(folder)
-    if (folder / "adapter_config.json").is_file():
-        raise RunError(
-            f"{folder} holds adapters alone, not a model. Name the run they come from, or an export with the adapters "
-            "merged (`biomedgpt export`)."
-        )
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() or is_lora(folder):
         return _published(folder)
     raise RunError(
         f"{folder} holds no model: expected the workdir of a run ({FILE}), a folder made by `biomedgpt import` "
@@ -133,7 +129,7 @@ def _published(folder: Path) -> _Found:
             }
         )
 
-    return _Found(str(folder), ModelSpec(imported.config, None, **read_asking(folder)), load, folder)
+    return _Found(str(folder), ModelSpec(imported.config, None, **read_asking(imported.texts)), load, imported.texts)
 
 
 def _asked_so(spec: ModelSpec, folder: Path) -> ModelSpec:

@@ -8,6 +8,7 @@ import torch
 
 from biomedgpt_jax.convert.export import Form, export_adapter_of, export_model
 from biomedgpt_jax.convert.export_adapter import BASE, CONFIG, WEIGHTS
+from biomedgpt_jax.convert.importer import import_folder
 from biomedgpt_jax.convert.leaves import in_memory
 from biomedgpt_jax.convert.reimport import reimport, reimport_adapter
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
@@ -100,3 +101,14 @@ def test_the_configuration_is_pefts(case):
     assert (folder / "peft" / WEIGHTS).is_file()
     form = Form.LLAVA if len(model.config.vision.s2.scales) == 1 else Form.LLAMA3MED
     assert ("trust_remote_code" in (folder / "peft" / "README.md").read_text()) == (form is Form.LLAMA3MED)
+
+
+def test_the_folder_is_imported_with_its_adapter_merged(case):
+    folder, _, factors, _, _ = case
+    imported = import_folder(folder / "peft")
+    assert imported.texts == folder / "peft" / BASE and imported.tokenizer_files
+    found, merged = (dict(each.leaves) for each in (imported, import_folder(folder / "merged")))
+    below = dict(import_folder(folder / "peft" / BASE).leaves)
+    for path, leaf in merged.items():
+        np.testing.assert_allclose(found[path], leaf, atol=2e-6, err_msg=path)
+        assert np.array_equal(found[path], below[path]) == (f"{path}_lora_a" not in factors), path

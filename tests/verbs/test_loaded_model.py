@@ -80,8 +80,12 @@ def test_geometry_and_template_change_what_is_asked(exported, tmp_path):
 def test_adapters_and_parts_are_refused(imported, tmp_path):
     ask = ("generate", "--question=Is it red?")
     (tmp_path / "adapters").mkdir()
-    (tmp_path / "adapters" / "adapter_config.json").write_text("{}")
-    assert_refused(biomedgpt(*ask, f"--model={tmp_path / 'adapters'}"), 1, "holds adapters alone")
+    (tmp_path / "adapters" / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "my/base"}'
+    )
+    (tmp_path / "adapters" / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    called = biomedgpt(*ask, f"--model={tmp_path / 'adapters'}")
+    assert_refused(called, 1, "holds adapters alone", '= "my/base"', "`biomedgpt import --base=FOLDER`")
     part = tmp_path / "part"
     shutil.copytree(imported, part)
     table = json.loads((part / "weights.json").read_text())
