@@ -1,5 +1,6 @@
 """A batch from the host onto the mesh: which rows a process reads, and how its arrays become global ones."""
 
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -63,16 +64,17 @@ def place_batch(batch: dict[str, Any], mesh: Mesh, rows: Rows | None = None) -> 
     rows = rows or Rows(0, len(batch["tokens"]), len(batch["tokens"]))
     for name, array in batch.items():
         shape = (rows.total, *array.shape[1:])
+        sharding = NamedSharding(mesh, spec(BATCH_AXES[name]))
         try:
-            placed[name] = jax.make_array_from_callback(
-                shape, NamedSharding(mesh, spec(BATCH_AXES[name])), lambda index, array=array: _part(array, index, rows)
-            )
+            # This is the transfer that a training loop is there to make; all others it forbids.
+            with jax.transfer_guard_host_to_device("allow"):
+                placed[name] = jax.make_array_from_callback(shape, sharding, partial(_part, array, rows=rows))
         except ValueError as error:
             raise UsageError(f"{_uneven(f'Batch array {name} of shape {shape}', mesh)} {error}") from error
     return cast(Batch, placed)
 
 
-def _part(array: Any, index: tuple[slice, ...], rows: Rows) -> Any:
+def _part(array: Any, index: tuple[slice, ...], *, rows: Rows) -> Any:
     """`index` of the global array, which this process holds from `rows.start` on."""
     first, last, _ = index[0].indices(rows.total)
     return array[(slice(first - rows.start, last - rows.start), *index[1:])]
