@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from biomedgpt_jax.core.partition import leaf_paths, split
-from biomedgpt_jax.core.sharding import shardings
+from biomedgpt_jax.core.sharding import check_divides, shardings
 from biomedgpt_jax.core.types import ModelFns, Params, TrainState
 from biomedgpt_jax.train.optim import Optimizer, like_optimizer_state
 
@@ -28,9 +28,13 @@ def abstract_state(
     """A TrainState of `ShapeDtypeStruct`s that carry their shardings; nothing is allocated.
 
     Trainable leaves keep the model's float32, floating frozen leaves take `frozen_dtype`.
+
+    Raises:
+        UsageError: the mesh does not divide the model.
     """
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    placed = jax.tree.map(_placed, shapes, shardings(mesh, model.axes(), shapes))
+    shapes, axes = jax.eval_shape(model.init, jax.random.key(0)), model.axes()
+    check_divides(mesh, axes, shapes)
+    placed = jax.tree.map(_placed, shapes, shardings(mesh, axes, shapes))
     trainable, frozen = split(placed, is_trainable)
     everywhere = NamedSharding(mesh, PartitionSpec())
     moments = jax.eval_shape(optimizer.transform.init, trainable)
