@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 _SEED, _ODD = 0x243F6A88, (0x9E3779B1, 0xC2B2AE3D, 0x85EBCA6B, 0x27D4EB2F)
 # Elements that are summed at once on the host: they stay in the cache.
@@ -26,7 +27,7 @@ class LeafRecord:
 def leaf_records(tree: Any) -> dict[str, LeafRecord]:
     """Maps the path of each leaf (`decoder/norm/scale`) to its shape, dtype and digest."""
     leaves = path_leaves(tree)
-    digests = jax.device_get(_digests(leaves)) if leaves else {}
+    digests = jax.device_get(jax.jit(_digests, out_shardings=_everywhere(leaves))(leaves)) if leaves else {}
     return {path: LeafRecord(leaf.shape, str(leaf.dtype), hexadecimal(digests[path])) for path, leaf in leaves.items()}
 
 
@@ -67,9 +68,14 @@ def path_leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
 
 
-@jax.jit
 def _digests(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {path: _digest(leaf) for path, leaf in leaves.items()}
+
+
+def _everywhere(leaves: dict[str, jax.Array]) -> NamedSharding | None:
+    """Where the digests can be read by each of several processes."""
+    meshes = [leaf.sharding.mesh for leaf in leaves.values() if isinstance(leaf.sharding, NamedSharding)]
+    return NamedSharding(meshes[0], PartitionSpec()) if meshes else None
 
 
 def _digest(leaf: jax.Array) -> jax.Array:

@@ -15,12 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from etils import epath
-from jax.experimental.multihost_utils import sync_global_devices
 
 from biomedgpt_jax.checkpoint.arrays import disk_errors, read_array, save_array
 from biomedgpt_jax.checkpoint.fingerprint import LeafRecord, leaf_records, path_leaves, tree_hash
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import from_leaf_paths
+from biomedgpt_jax.core.processes import is_leader, meet
 from biomedgpt_jax.core.types import Params
 
 TABLE = "weights.json"
@@ -51,12 +51,12 @@ def begin_weights(path: epath.PathLike) -> epath.Path:
     folder = epath.Path(path).resolve()
     if (folder / TABLE).exists():
         raise RunError(f"{folder} already holds weights. Choose another folder or delete this one.")
-    if jax.process_index() == 0:
+    if is_leader():
         with disk_errors(folder, "cannot be written", "Choose another folder."):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ARRAYS).rmtree(missing_ok=True)
             (folder / ARRAYS).mkdir()
-    sync_global_devices(f"begin {folder}")
+    meet(f"begin {folder}")
     return folder
 
 
@@ -67,8 +67,8 @@ def finish_weights(folder: epath.Path, records: Mapping[str, LeafRecord], meta: 
         "hash": tree_hash(dict(records)),
         "leaves": {leaf: asdict(record) for leaf, record in records.items()},
     }
-    sync_global_devices(f"finish {folder}")
-    if jax.process_index() == 0:
+    meet(f"finish {folder}")
+    if is_leader():
         write_atomically(folder / TABLE, json.dumps(table, indent=1))
     return table["hash"]
 

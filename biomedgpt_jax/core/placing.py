@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.core.sharding import spec
+from biomedgpt_jax.core.sharding import spec, spec_for
 from biomedgpt_jax.core.types import Batch
 
 BATCH_AXES: dict[str, tuple[str | None, ...]] = {
@@ -72,6 +72,21 @@ def place_batch(batch: dict[str, Any], mesh: Mesh, rows: Rows | None = None) -> 
         except ValueError as error:
             raise UsageError(f"{_uneven(f'Batch array {name} of shape {shape}', mesh)} {error}") from error
     return cast(Batch, placed)
+
+
+def spread(batch: dict[str, Any]) -> dict[str, Any]:
+    """Numpy arrays that every process holds whole, split over the mesh set by `jax.set_mesh` as far as they divide."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return batch
+    return {
+        name: jax.make_array_from_callback(
+            array.shape,
+            NamedSharding(mesh, cast(PartitionSpec, spec_for(array.shape, *BATCH_AXES[name]))),
+            array.__getitem__,
+        )
+        for name, array in batch.items()
+    }
 
 
 def _part(array: Any, index: tuple[slice, ...], *, rows: Rows) -> Any:

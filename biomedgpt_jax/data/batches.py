@@ -143,12 +143,14 @@ def prompt_batches(
     buckets: Sequence[int],
     batch_size: int,
     threads: int = 4,
+    pictured: range | None = None,
 ) -> Iterator[HostBatch]:
     """Batches of one prompt per row, right-padded to the smallest of `buckets` that holds it (not to seq_len).
 
     Every prompt occurs once; its number in `prompts` is in `samples` int32 [b 1]. A last batch that is not full is
-    filled up with copies of its last prompt, with -1 in `samples`. Batches are made ahead in `threads`. DataError
-    for a prompt that is too long or has too many images.
+    filled up with copies of its last prompt, with -1 in `samples`. Batches are made ahead in `threads`. Only rows in
+    `pictured` (None: all) get their images; the slots of others stay zeros. DataError for a prompt that is too long or
+    has too many images.
     """
     lengths = np.array([expanded_length(p, shape.tokens_per_image) for p in prompts], np.int64)
     _check_prompts(prompts, lengths, shape, max(buckets))
@@ -166,7 +168,8 @@ def prompt_batches(
         batch = empty_batch(batch_size, padded, 1)
         for row in range(batch_size):
             number = real[min(row, len(real) - 1)]
-            pictures = [reader.read(split, image) for image in prompts[number].images]
+            here = pictured is None or row in pictured
+            pictures = [reader.read(split, image) for image in prompts[number].images] if here else []
             fill_row(batch, row, [prompts[number]], [number if row < len(real) else NO_SAMPLE], [pictures], padded)
         return batch
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.placing import spread
+from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Batch, ModelFns, Params
 
 Prompts = Mapping[str, Any]  # a Batch, or the same names with numpy arrays
@@ -85,7 +87,7 @@ def sample(
 ) -> Decoded:
     """As `greedy`, drawing each token as `sampling` says. The same key gives the same answers."""
     _check_room(batch, limits)
-    tokens, lengths, finite = jax.device_get(_generate(model, params, batch, limits, sampling, key))
+    tokens, lengths, finite = jax.device_get(_generate(model, params, spread(batch), limits, sampling, key))
     _check_finite(finite)
     return Decoded(tokens, lengths)
 
@@ -98,7 +100,7 @@ def stream(
     The tokens are those of `sample` with the same key.
     """
     _check_room(batch, limits)
-    token, finite, cache = _first(model, params, batch, limits, sampling, key)
+    token, finite, cache = _first(model, params, spread(batch), limits, sampling, key)
     done = np.zeros(token.shape, bool)
     for step in range(1, limits.max_new_tokens + 1):
         said = np.asarray(token)
@@ -158,7 +160,8 @@ def _generate(model: ModelFns, params: Params, batch: Batch, limits: Limits, sam
     tokens = jnp.zeros((b, limits.max_new_tokens), jnp.int32)
     token, *written = follow(0, logits, tokens, jnp.zeros(b, jnp.int32), jnp.zeros(b, bool), jnp.ones(b, bool))
     *_, tokens, lengths, _, finite = jax.lax.while_loop(running, body, (1, token, cache, *written))
-    return tokens, lengths, finite
+    # Each of several processes reads all answers.
+    return shard(tokens, None, None), shard(lengths, None), shard(finite, None)
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4))

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.processes import is_leader
 from biomedgpt_jax.eval.compare import PREDICTIONS, SCORES
 from biomedgpt_jax.eval.protocols import Protocol
 from biomedgpt_jax.eval.questions import Question
@@ -77,7 +78,7 @@ def evaluate(
     facts: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> tuple[Summary, list[Answered]]:
-    """`answer_all`, summarised, with predictions.jsonl and scores.json in `folder`.
+    """`answer_all`, summarised, with predictions.jsonl and scores.json in `folder`; of several processes one writes.
 
     train, train_source: where the majority baseline comes from. facts: what else scores.json should say
     (model, checkpoint, decoding settings), JSON values.
@@ -87,7 +88,8 @@ def evaluate(
         raise RunError(f"a split to score needs distinct questions; found {len(questions)}, {repeated} ids repeated")
     answered = answer_all(batches, questions, generate, to_text, protocol, progress)
     summary = summarise(protocol, answered, train, train_source)
-    write(folder, summary, answered, facts)
+    if is_leader():
+        write(folder, summary, answered, facts)
     return summary, answered
 
 

@@ -28,6 +28,7 @@ class Outcome:
     state: TrainState
     step: int
     finished: bool  # False: a signal asked to stop; the state is saved and the same command goes on
+    preempted: bool  # that signal was not of a person
 
 
 def train_loop(
@@ -75,7 +76,7 @@ def train_loop(
                         save(step, state)
                 recorder.start_clock()
             if last or stopping:
-                return Outcome(state, step, finished=last)
+                return Outcome(state, step, finished=last, preempted=stop.preempted and not last)
 
             begun = monotonic()
             batch = _next(data, step, settings.total_steps)

@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from biomedgpt_jax.checkpoint.base import check_frozen, save_base
 from biomedgpt_jax.checkpoint.run import RunCheckpoints
-from biomedgpt_jax.core.placing import place_batch
+from biomedgpt_jax.core.placing import Rows, place_batch
+from biomedgpt_jax.core.processes import is_leader
 from biomedgpt_jax.core.types import ModelFns, Params, TrainState
 from biomedgpt_jax.train.gradients import GradientCheck
 from biomedgpt_jax.train.loop import LoopSettings, Outcome, train_loop
@@ -46,6 +47,7 @@ class Run:
 def run_training(
     run: Run,
     data: Any,
+    rows: Rows,
     *,
     start: Callable[[], Params],
     writers: Callable[[int | None], Sequence[AbstractContextManager[Writer]]],
@@ -57,6 +59,7 @@ def run_training(
     Args:
         run: what to train and how.
         data: a Grain iterator over host batches; set back to its saved place on resume.
+        rows: which rows of each batch they hold.
         start: the starting parameters, all of them (checkpoint/start.py); not called on resume.
         writers: restored step (None in a new run) -> the writers to open (metrics.py); used on the first process alone.
         sample_name: sample number of a batch's `samples` -> id.
@@ -75,7 +78,7 @@ def run_training(
             base = save_base(run.workdir, state.frozen)
         else:
             state, base = checkpoints.restore(restored, run.abstract, data)
-        chosen = writers(restored) if jax.process_index() == 0 else ()
+        chosen = writers(restored) if is_leader() else ()
         recorder = Recorder(
             # A failed save stops the run at the next log line, not at the next save.
             [*(stack.enter_context(writer) for writer in chosen), lambda rows: checkpoints.check()],
@@ -89,7 +92,7 @@ def run_training(
             state,
             data,
             settings=run.loop,
-            place=lambda batch: place_batch(batch, run.mesh),
+            place=lambda batch: place_batch(batch, run.mesh, rows),
             save=lambda step, state: checkpoints.save(step, state, data, config=run.config, base=base),
             evaluate=evaluate,
             recorder=recorder,

@@ -17,10 +17,13 @@ class StopRequest:
 
     With several processes the notice of one must reach all at the same step: there JAX's own
     preemption service listens to SIGTERM.
+
+    Attributes:
+        preempted: the request was not of a person at the keyboard, so the run should be started again.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked = self.preempted = False
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -34,11 +37,12 @@ class StopRequest:
     def requested(self, step: int) -> bool:
         """Whether to save and stop at this step; every process gets the same answer."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            self.preempted = multihost_utils.reached_preemption_sync_point(step)
+            return self.preempted
         return self._asked
 
     def _ask(self, number: int, _: FrameType | None) -> None:
-        self._asked = True
+        self._asked, self.preempted = True, number == signal.SIGTERM
         self._listen_no_more()
         name = signal.Signals(number).name
         print(f"{name}: saving after this step, then stopping. A second signal stops at once.", file=sys.stderr)

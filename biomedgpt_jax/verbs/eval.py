@@ -18,6 +18,7 @@ from rich.table import Table
 
 from biomedgpt_jax.checkpoint.fingerprint import leaf_records, tree_hash
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.core.processes import is_leader
 from biomedgpt_jax.data.features import FeatureCache
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import compare, load
@@ -28,6 +29,7 @@ from biomedgpt_jax.eval.summary import summarise
 from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.cluster import define_processes, join_processes
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.features import open_features
@@ -44,6 +46,7 @@ SEVERAL = ("compare",)
 def define(values: flags.FlagValues) -> None:
     command_line.define_config(values, None)
     define_model(values)
+    define_processes(values)
     flags.DEFINE_string("out", None, "Folder to write.", flag_values=values)
     flags.DEFINE_string("rescore", None, "Folder of an evaluation whose answers to score.", flag_values=values)
     flags.DEFINE_list("compare", [], "Two folders of evaluations: A B.", flag_values=values)
@@ -67,7 +70,10 @@ def run(values: flags.FlagValues) -> None:
     if values.rescore:
         _rescore(values.rescore, config, chosen, out)
     else:
+        join_processes(values)
         _ask(values, config, chosen, out)
+        if not is_leader():
+            return
     page = evaluation_page(load(str(out)), PreparedSplit(config.data, config.split))
     write_page(page, out / "page.html")
     console = make_console()

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from biomedgpt_jax.core.processes import is_leader
+
 LOG_SECONDS = 10.0
 Advance = Callable[[str, int, int | None], None]  # (what, done, total if known)
 
@@ -24,6 +26,9 @@ Advance = Callable[[str, int, int | None], None]  # (what, done, total if known)
 def progress(console: Console | None = None) -> Iterator[Advance]:
     """Yields `advance(what, done, total)`; each new `what` gets a bar of its own."""
     console = console or Console(stderr=True)
+    if not is_leader():
+        yield lambda what, done, total: None
+        return
     if not console.is_terminal:
         yield _LogLines()
         return

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.core.placing import local_rows
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.batches import ImageReader, prompt_batches
 from biomedgpt_jax.data.features import FeatureReader
@@ -71,7 +73,9 @@ class Scorer:
             )
 
         return evaluate(
-            prompt_batches(prompts, self.split, self.reader, shape, buckets, self.batch_rows),
+            prompt_batches(
+                prompts, self.split, self.reader, shape, buckets, self.batch_rows, pictured=self._pictured()
+            ),
             self.questions,
             generate,
             self.tokenizer.decode,
@@ -82,6 +86,13 @@ class Scorer:
             facts={**facts, **self._facts(model)},
             progress=lambda done, total, _: advance(f"ask {self.split.name}", done, total),
         )
+
+    def _pictured(self) -> range | None:
+        """The rows whose images this process reads. Raises UsageError where rows do not divide over the mesh."""
+        if jax.process_count() == 1:
+            return None
+        rows = local_rows(jax.sharding.get_mesh(), self.batch_rows)
+        return range(rows.start, rows.stop)
 
     def _facts(self, model: ModelFns) -> dict[str, Any]:
         """What an answer depends on besides weights and question."""

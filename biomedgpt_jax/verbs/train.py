@@ -12,15 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
 
-from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.core.errors import EXIT_RESTART, UsageError
 from biomedgpt_jax.core.lora import begins_behind_zero
 from biomedgpt_jax.core.partition import merge, split
+from biomedgpt_jax.core.placing import local_rows
+from biomedgpt_jax.core.processes import leader_first
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 from biomedgpt_jax.core.types import ModelFns, TrainState
 from biomedgpt_jax.data.features import FeatureReader
@@ -35,6 +36,7 @@ from biomedgpt_jax.train.run import Run, run_training
 from biomedgpt_jax.train.state import abstract_state
 from biomedgpt_jax.train.step import StepSettings
 from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.cluster import define_processes, join_processes
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.costs import training_costs
@@ -74,17 +76,19 @@ class Parts:
 
 def define(values: flags.FlagValues) -> None:
     command_line.define_config(values, None)
+    define_processes(values)
     flags.DEFINE_string("workdir", None, "Folder of the run; made when absent.", flag_values=values)
 
 
-def run(values: flags.FlagValues) -> None:
+def run(values: flags.FlagValues) -> int:
     config = command_line.require_config(values, EXAMPLE, SECTIONS)
     workdir = Path(command_line.require(values, "workdir", EXAMPLE))
-    train(config, workdir, make_console())
+    join_processes(values)
+    return train(config, workdir, make_console())
 
 
-def train(config: Config, workdir: Path, console: Console) -> None:
-    """Runs the whole of a training, or what is left of it."""
+def train(config: Config, workdir: Path, console: Console) -> int:
+    """Runs the whole of a training, or what is left of it; returns the exit code."""
     check_settings(config)
     say = partial(console.print, markup=False, highlight=False)
     if workdir.is_file():
@@ -99,14 +103,15 @@ def train(config: Config, workdir: Path, console: Console) -> None:
     else:
         check_origins(config, spec)
     features = training_features(config, spec, mesh, workdir)
-    tokenizer = run_tokenizer(config, workdir)
-    with progress() as advance:
+    with leader_first("prepare the run"), progress() as advance:
+        tokenizer = run_tokenizer(config, workdir)
         data = training_data(config, spec, tokenizer, workdir, advance, features.feature_shape if features else None)
     parts = build_parts(config, spec, data.num_steps)
     ledger = make_ledger(parts.abstract, parts.optimizer)
     print_ledger(ledger, console)
     fill = f"{data.fill.token_share:.1%} of tokens, {data.fill.image_share:.1%} of image slots"
     say(f"{data.num_steps} steps of {data.batch_size} rows; filled: {fill}; left out: {len(data.skipped)} samples")
+    rows = local_rows(parts.mesh, data.batch_size)
     outcome = run_training(
         Run(
             workdir=epath.Path(workdir),
@@ -126,7 +131,8 @@ def train(config: Config, workdir: Path, console: Console) -> None:
             late_gradients=begins_behind_zero,
             costs=training_costs(config, spec, parts.is_trainable),
         ),
-        data.batches(features or image_transform(spec), reading(config), jax.process_index(), jax.process_count()),
+        data.batches(features or image_transform(spec), reading(config), range(rows.start, rows.stop)),
+        rows,
         start=lambda: start_params(config, spec, parts.mesh, say),
         writers=partial(_open_run, workdir, config, spec, ledger, data.num_steps, console),
         sample_name=data.sample_id,
@@ -136,6 +142,7 @@ def train(config: Config, workdir: Path, console: Console) -> None:
         say(f"Done: {outcome.step} steps in {workdir}.")
     else:
         say(f"Stopped at step {outcome.step} of {data.num_steps}; the same command goes on.")
+    return EXIT_RESTART if outcome.preempted else 0
 
 
 def build_parts(config: Config, spec: ModelSpec, total_steps: int) -> Parts:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.placing import local_rows
 from biomedgpt_jax.train.heldout import make_heldout
 from biomedgpt_jax.train.loop import LoopSettings
 from biomedgpt_jax.train.metrics import jsonl_writer, tensorboard_writer
@@ -104,6 +105,7 @@ def train_toy(workdir, *, poisoned=-1, seconds_per_step=0.0, model=None, data=No
     return run_training(
         replace(run, model=model or toy.model),
         data or packed_data(poisoned),
+        local_rows(toy.mesh, ROWS),
         start=lambda: jax.jit(toy.model.init)(jax.random.key(0)),
         writers=lambda restored: [
             jsonl_writer(Path(workdir) / "metrics.jsonl", restored_step=restored),
