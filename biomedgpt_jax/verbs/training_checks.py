@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from biomedgpt_jax.core.config_json import to_json
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.partition import leaf_paths
-from biomedgpt_jax.core.sharding import MeshShape
+from biomedgpt_jax.core.sharding import MeshShape, nearest
 from biomedgpt_jax.train.optim import OptimConfig
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.model_spec import ModelSpec, read_spec
@@ -73,17 +73,17 @@ def check_settings(config: Config) -> None:
 
 
 def check_rows(config: Config, mesh: Mesh) -> None:
-    """Raises UsageError for rows that do not divide over devices or micro-batches."""
-    train, data = config.train, config.data
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    """Raises UsageError for rows that do not divide over devices and micro-batches, or tokens over devices."""
+    train, data, sizes = config.train, config.data, mesh.shape
+    shards = f"mesh data={sizes['data']} * fsdp={sizes['fsdp']} * train.accumulate={train.accumulate}"
     for key, found, parts, what in (
-        ("train.batch_rows", train.batch_rows, shards, "the devices along data and fsdp of config.mesh"),
-        ("train.batch_rows", train.batch_rows, train.accumulate, "the parts of config.train.accumulate"),
-        ("data.row_tokens", data.row_tokens, mesh.shape["context"], "the devices along context of config.mesh"),
+        ("train.batch_rows", train.batch_rows, sizes["data"] * sizes["fsdp"] * train.accumulate, shards),
+        ("data.row_tokens", data.row_tokens, sizes["context"], f"mesh context={sizes['context']}"),
     ):
         if found % parts:
-            nearest = -(-found // parts) * parts
-            raise UsageError(f"config.{key} = {found}: expected a multiple of {parts}, {what}; {nearest} would do.")
+            below = found // parts * parts
+            fitting = nearest(found, [size for size in (below, below + parts) if size])
+            raise UsageError(f"config.{key} = {found} does not divide by {parts}, {what}; nearest that fit: {fitting}.")
 
 
 def _value(config: Config, key: str) -> Any:
