@@ -21,6 +21,7 @@ VERBS = {
     "import": "turn published weights into a weights folder",
     "export": "turn a run into a Hugging Face folder, and prove that it is the same model",
     "ledger": "list parameters, what is trained, and bytes per device, from shapes alone",
+    "fit": "say what a training needs on accelerators that are not here, and how fast it would be",
     "report": "write the HTML page of a run and print its table",
 }
 

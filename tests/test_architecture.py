@@ -16,6 +16,8 @@ MAY_IMPORT = {
     "checkpoint": {"core"},
     "train": {"core", "checkpoint"},
     "eval": {"core", "data"},
+    "plan": {"core", "train"},
+    "launch": {"core"},
     "convert": {"core", "layers", "models", "checkpoint"},
 }
 COMPOSITION = {"verbs", "__main__"}

@@ -120,7 +120,7 @@ def train(config: Config, workdir: Path, console: Console) -> int:
             optimizer=parts.optimizer,
             abstract=parts.abstract,
             mesh=parts.mesh,
-            step=_step_settings(config, spec),
+            step=step_settings(config, spec),
             loop=LoopSettings(
                 total_steps=data.num_steps,
                 log_every=config.train.log_every,
@@ -145,14 +145,17 @@ def train(config: Config, workdir: Path, console: Console) -> int:
     return EXIT_RESTART if outcome.preempted else 0
 
 
-def build_parts(config: Config, spec: ModelSpec, total_steps: int) -> Parts:
+def build_parts(config: Config, spec: ModelSpec, total_steps: int, devices: Sequence[Any] | None = None) -> Parts:
     """Model, mesh, optimizer and the state as shapes; nothing is allocated.
+
+    Args:
+        devices: to lay out, None: those of this machine and its like.
 
     Raises:
         UsageError: settings that do not fit each other.
     """
     model = build_model(spec, compute_dtype=config.model.compute_dtype, remat=config.model.remat)
-    mesh = make_mesh(MeshShape(**config.mesh))
+    mesh = make_mesh(MeshShape(**config.mesh), devices)
     is_trainable = trainable(
         spec.model,
         tower=config.tune.tower,
@@ -174,7 +177,7 @@ def _optim_config(config: Config, total_steps: int) -> OptimConfig:
     return OptimConfig(total_steps=total_steps, **settings)
 
 
-def _step_settings(config: Config, spec: ModelSpec) -> StepSettings:
+def step_settings(config: Config, spec: ModelSpec) -> StepSettings:
     return StepSettings(
         micro_batches=config.train.accumulate,
         loss_chunk=config.train.loss_chunk,
