@@ -1,41 +1,35 @@
-"""Scaled dot-product attention with grouped key/value heads, its masks, and the KV cache.
+"""Scaled dot-product attention with grouped key/value heads, and the KV cache.
+
+Every model calls the functions here, so the kernel is chosen here and nowhere else: splash attention on TPUs, cuDNN
+on GPUs, plain XLA on CPUs.
 
 Axis letters: b rows, s queries, t keys, h query heads, g key/value heads, r query heads of one
-key/value head (h = g r), n queries of one key/value head (n = s r), k head width.
+key/value head (h = g r), k head width.
 """
 
-from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from biomedgpt_jax.core.sharding import is_split
+from biomedgpt_jax.core.sharding import target_platform
+from biomedgpt_jax.layers.block_attention import block_attention
+from biomedgpt_jax.layers.cudnn_attention import cudnn_attention
+from biomedgpt_jax.layers.splash_attention import splash_attention
 
-# Queries are worked on in at most so many blocks, each a multiple of so many queries.
-MAX_BLOCKS, BLOCK = 8, 64
+_KERNELS = {"tpu": splash_attention, "gpu": cudnn_attention, "cpu": block_attention}
 
 
 def attention(
-    q: Float[Array, "b s h k"],
-    k: Float[Array, "b t g k"],
-    v: Float[Array, "b t g k"],
-    *,
-    mask: Bool[Array, "#b 1 s t"] | None,
-    scale: float,
+    q: Float[Array, "b s h k"], k: Float[Array, "b t g k"], v: Float[Array, "b t g k"], *, scale: float
 ) -> Float[Array, "b s h k"]:
-    """softmax(scale q k) v, the softmax in float32; query head h reads key/value head h // r.
-
-    Every model calls this function or `causal_attention`, so the kernel is chosen here and nowhere else; today
-    it is XLA's on every backend, a block of queries at a time. The backward pass makes the scores of each block
-    again, so that no array of s by t outlives its block.
+    """softmax(scale q k) v over all keys, the softmax in float32; query head h reads key/value head h // r.
 
     Args:
-        mask: True where a query may look at a key; None means everywhere.
         scale: usually 1 / sqrt(k).
     """
-    return _by_heads(q, k, v, mask, scale, causal=False)
+    return _KERNELS[target_platform()](q, k, v, segment_ids=None, scale=scale)
 
 
 def causal_attention(
@@ -43,14 +37,14 @@ def causal_attention(
     k: Float[Array, "b s g k"],
     v: Float[Array, "b s g k"],
     *,
-    mask: Bool[Array, "#b 1 s s"] | None,
+    segment_ids: Int[Array, "b s"],
     scale: float,
 ) -> Float[Array, "b s h k"]:
-    """As `attention`, for a mask that hides from each query all keys behind it: those blocks are never computed.
+    """As `attention`, but each token sees itself and the earlier tokens of its own segment alone.
 
-    A query that may look at no key up to the end of its block yields some mean of those values.
+    Padding, segment 0, is a segment like any other.
     """
-    return _by_heads(q, k, v, mask, scale, causal=True)
+    return _KERNELS[target_platform()](q, k, v, segment_ids=segment_ids, scale=scale)
 
 
 def cached_attention(
@@ -61,25 +55,11 @@ def cached_attention(
     b, _, h, width = q.shape
     groups, places = keys.shape[1:3]
     grouped = q.reshape(b, groups, h // groups, width)
-    weights = jax.nn.softmax(_scores(grouped, keys, cache_mask(cache.lengths, places), scale), axis=-1)
+    scores = scale * jnp.einsum("bgrk,bgtk->bgrt", grouped, keys, preferred_element_type=jnp.float32)
+    # Finite, so that no row is NaN.
+    scores = jnp.where(cache_mask(cache.lengths, places), scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1)
     return jnp.einsum("bgrt,bgtk->bgrk", weights.astype(values.dtype), values).astype(q.dtype).reshape(q.shape)
-
-
-def segment_causal_mask(segment_ids: Int[Array, "b s"], positions: Int[Array, "b s"]) -> Bool[Array, "b 1 s s"]:
-    """Each token sees itself and the earlier tokens of its own segment.
-
-    segment_ids [1 1 1 2 2 0], positions [0 1 2 0 1 0] give (row = query, column = key):
-
-        1 0 0 0 0 0
-        1 1 0 0 0 0
-        1 1 1 0 0 0
-        0 0 0 1 0 0
-        0 0 0 1 1 0
-        0 0 0 0 0 1      padding (segment 0) sees only padding
-    """
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    earlier = positions[:, None, :] <= positions[:, :, None]
-    return (same & earlier)[:, None]
 
 
 class LayersCache(NamedTuple):
@@ -109,100 +89,3 @@ class KVCache(NamedTuple):
 def cache_mask(lengths: Int[Array, " b"], places: int) -> Bool[Array, "b 1 1 t"]:
     """What the token just appended sees: with lengths [2 0] and 4 places, [1 1 1 0] and [1 0 0 0]."""
     return (jnp.arange(places) <= lengths[:, None])[:, None, None]
-
-
-def _by_heads(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float, causal: bool
-) -> jax.Array:
-    """Lays each key/value head's queries, keys and values side by side, [b g n k] and [b g t k], and back."""
-    b, s, h, width = q.shape
-    groups = k.shape[2]
-    queries = q.reshape(b, s, groups, h // groups, width).swapaxes(1, 2).reshape(b, groups, -1, width)
-    blocks = _blocks(s, k.shape[1], causal)
-    # custom_vjp hides the type of what it wraps.
-    out = cast(jax.Array, _attend(queries, k.swapaxes(1, 2), v.swapaxes(1, 2), mask, scale, blocks))
-    return out.reshape(b, groups, s, h // groups, width).swapaxes(1, 2).reshape(q.shape)
-
-
-class _Block(NamedTuple):
-    """Queries `start` to `stop` of each head look at the first `keys` keys."""
-
-    start: int
-    stop: int
-    keys: int
-
-
-def _blocks(queries: int, keys: int, causal: bool) -> tuple[_Block, ...]:
-    # Slices of a sequence that is itself split would move it between devices.
-    size = queries if is_split("length") else -(-queries // (MAX_BLOCKS * BLOCK)) * BLOCK
-    bounds = [(start, min(start + size, queries)) for start in range(0, queries, size)]
-    return tuple(_Block(start, stop, stop if causal else keys) for start, stop in bounds)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attend(
-    q: Float[Array, "b g n k"],
-    k: Float[Array, "b g t k"],
-    v: Float[Array, "b g t k"],
-    mask: Bool[Array, "#b 1 s t"] | None,
-    scale: float,
-    blocks: tuple[_Block, ...],
-) -> Float[Array, "b g n k"]:
-    return _attend_forward(q, k, v, mask, scale, blocks)[0]
-
-
-def _attend_forward(q: Any, k: Any, v: Any, mask: Any, scale: float, blocks: tuple[_Block, ...]) -> tuple[Any, Any]:
-    outs, log_sums = [], []
-    for block in blocks:
-        scores = _scores(_rows(q, block, blocks), k[:, :, : block.keys], _part(mask, block), scale)
-        top = jnp.max(scores, axis=-1, keepdims=True)
-        weights = jnp.exp(scores - top)
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        mixed = _product("bgnt,bgtk->bgnk", weights.astype(v.dtype), v[:, :, : block.keys])
-        outs.append((mixed / total).astype(q.dtype))
-        log_sums.append(top + jnp.log(total))
-    out, log_sum = jnp.concatenate(outs, axis=2), jnp.concatenate(log_sums, axis=2)
-    return out, (q, k, v, mask, out, log_sum)
-
-
-def _attend_backward(scale: float, blocks: tuple[_Block, ...], kept: Any, d_out: jax.Array) -> tuple[Any, ...]:
-    q, k, v, mask, out, log_sum = kept
-    # What the softmax takes off each gradient of a weight: their weighted mean.
-    mean = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1, keepdims=True)
-    d_queries, d_k, d_v = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-    for block in blocks:
-        queries, d_rows = _rows(q, block, blocks), _rows(d_out, block, blocks)
-        keys, values = k[:, :, : block.keys], v[:, :, : block.keys]
-        scores = _scores(queries, keys, _part(mask, block), scale)
-        weights = jnp.exp(scores - _rows(log_sum, block, blocks))
-        d_weights = _product("bgnk,bgtk->bgnt", d_rows, values)
-        d_scores = (weights * (d_weights - _rows(mean, block, blocks)) * scale).astype(q.dtype)
-        d_queries.append(_product("bgnt,bgtk->bgnk", d_scores, keys).astype(q.dtype))
-        d_k = d_k.at[:, :, : block.keys].add(_product("bgnt,bgnk->bgtk", d_scores, queries))
-        d_v = d_v.at[:, :, : block.keys].add(_product("bgnt,bgnk->bgtk", weights.astype(v.dtype), d_rows))
-    return jnp.concatenate(d_queries, axis=2), d_k.astype(k.dtype), d_v.astype(v.dtype), None
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
-
-
-def _scores(q: jax.Array, k: jax.Array, mask: jax.Array | None, scale: float) -> Float[Array, "b g n t"]:
-    scores = _product("bgnk,bgtk->bgnt", q, k) * scale
-    if mask is None:
-        return scores
-    by_query = scores.reshape(*scores.shape[:2], mask.shape[2], -1, scores.shape[3])  # b g s r t
-    # Finite, so that a query without any key yields a mean instead of NaN.
-    return jnp.where(mask[:, :, :, None], by_query, jnp.finfo(jnp.float32).min).reshape(scores.shape)
-
-
-def _product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
-
-
-def _rows(x: Float[Array, "b g n _"], block: _Block, blocks: tuple[_Block, ...]) -> jax.Array:
-    share = x.shape[2] // blocks[-1].stop  # r
-    return x[:, :, block.start * share : block.stop * share]
-
-
-def _part(mask: jax.Array | None, block: _Block) -> jax.Array | None:
-    return None if mask is None else mask[:, :, block.start : block.stop, : block.keys]

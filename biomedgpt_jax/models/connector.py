@@ -213,7 +213,7 @@ class ResamplerAttention(nnx.Module):
         self.scale = config.head_dim**-0.5
 
     def __call__(self, queries: Float[Array, "b m d"], keys: Float[Array, "b n d"]) -> Float[Array, "b m d"]:
-        return self.out(attention(self.q(queries), self.k(keys), self.v(keys), mask=None, scale=self.scale))
+        return self.out(attention(self.q(queries), self.k(keys), self.v(keys), scale=self.scale))
 
 
 class MofConnector(nnx.Module):

@@ -19,7 +19,7 @@ from biomedgpt_jax.core.lora import Lora, adapt, adapt_layers
 from biomedgpt_jax.core.module import Remat, divide, scan, stack
 from biomedgpt_jax.core.sharding import shard, target_platform
 from biomedgpt_jax.core.types import Params
-from biomedgpt_jax.layers.attention import KVCache, LayersCache, cached_attention, causal_attention, segment_causal_mask
+from biomedgpt_jax.layers.attention import KVCache, LayersCache, cached_attention, causal_attention
 from biomedgpt_jax.layers.linear import Embedding, Linear, contract
 from biomedgpt_jax.layers.mlp import Activation, GatedMlp
 from biomedgpt_jax.layers.norm import RMSNorm
@@ -75,9 +75,12 @@ class Llama(nnx.Module):
         remat: Remat,
     ) -> Float[Array, "b s d"]:
         """Training form: rows are packs of segments."""
-        turn, mask = self._rope(positions), segment_causal_mask(segment_ids, positions)
-        x, _ = scan(self.layers, lambda block, x, _: (block(x, turn, mask, None)[0], None), _rows(x), remat=remat)
-        return self.norm(x)
+        turn = self._rope(positions)
+
+        def one(block: "Block", x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return block(x, turn, segment_ids, None)[0], None
+
+        return self.norm(scan(self.layers, one, _rows(x), remat=remat)[0])
 
     def unembed(self, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
         """Float32 logits, accumulated in float32 from hidden states of any dtype."""
@@ -102,8 +105,8 @@ class Llama(nnx.Module):
         free = cache_length - x.shape[1]
         if free < 0:
             raise ValueError(f"Rows of {x.shape[1]} tokens do not fit a cache of {cache_length} places.")
-        turn, mask = self._rope(positions), segment_causal_mask(segment_ids, positions)
-        x, (keys, values) = scan(self.layers, lambda block, x, _: block(x, turn, mask, None), _rows(x))
+        turn = self._rope(positions)
+        x, (keys, values) = scan(self.layers, lambda block, x, _: block(x, turn, segment_ids, None), _rows(x))
         lengths = (segment_ids != 0).sum(axis=1, dtype=jnp.int32)
         last = jnp.take_along_axis(self.norm(x), lengths[:, None, None] - 1, axis=1)[:, 0]
         room = ((0, 0), (0, 0), (0, 0), (0, free), (0, 0))
@@ -156,10 +159,14 @@ class Block(nnx.Module):
         self.mlp = GatedMlp(c.width, c.mlp_width, act=c.activation, bias=False, init=init, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[LayersCache, jax.Array] | None
+        self,
+        x: Float[Array, "b s d"],
+        turn: Rope,
+        segment_ids: Int[Array, "b s"] | None,
+        past: tuple[LayersCache, jax.Array] | None,
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         """Returns the new x and keys and values: those of x, [b s g k], or with `past` (cache, layer) the cache's."""
-        mixed, keys_values = self.attention(self.attention_norm(x), turn, mask, past)
+        mixed, keys_values = self.attention(self.attention_norm(x), turn, segment_ids, past)
         x = _rows(x + mixed)
         return _rows(x + self.mlp(self.mlp_norm(x))), keys_values
 
@@ -185,12 +192,17 @@ class Attention(nnx.Module):
         self.scale = 1 / math.sqrt(c.head_dim)
 
     def __call__(
-        self, x: Float[Array, "b s d"], turn: Rope, mask: jax.Array | None, past: tuple[LayersCache, jax.Array] | None
+        self,
+        x: Float[Array, "b s d"],
+        turn: Rope,
+        segment_ids: Int[Array, "b s"] | None,
+        past: tuple[LayersCache, jax.Array] | None,
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         q, k, v = rotate(self.q(x), turn), rotate(self.k(x), turn), self.v(x)
         q = shard(q, "batch", "length", "activation_heads", None)
         if past is None:
-            return self.out(causal_attention(q, k, v, mask=mask, scale=self.scale)), (k, v)
+            assert segment_ids is not None  # only a single token behind a cache has none
+            return self.out(causal_attention(q, k, v, segment_ids=segment_ids, scale=self.scale)), (k, v)
         cache, layer = past
         cache = cache.append(layer, k, v)
         return self.out(cached_attention(q, cache, layer, scale=self.scale)), (cache.keys, cache.values)
@@ -210,7 +222,7 @@ def _make_block(config: LlamaConfig, lora: Lora | None, rngs: nnx.Rngs) -> Block
 def _example(config: LlamaConfig) -> tuple:
     """Valid arguments of a block; Qwix finds the kernels by watching one call."""
     half = jnp.zeros((1, 1, config.head_dim // 2))
-    return jnp.zeros((1, 1, config.width)), Rope(half, half), None, None
+    return jnp.zeros((1, 1, config.width)), Rope(half, half), jnp.ones((1, 1), jnp.int32), None
 
 
 def _rows(x: Float[Array, "b s d"]) -> Float[Array, "b s d"]:

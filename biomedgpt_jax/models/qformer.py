@@ -103,7 +103,7 @@ class QFormerAttention(nnx.Module):
         self.scale = heads[1] ** -0.5
 
     def __call__(self, queries: Float[Array, "b m d"], keys: Float[Array, "b n c"]) -> Float[Array, "b m d"]:
-        return self.out(attention(self.q(queries), self.k(keys), self.v(keys), mask=None, scale=self.scale))
+        return self.out(attention(self.q(queries), self.k(keys), self.v(keys), scale=self.scale))
 
 
 def _standardise(x: Float[Array, "m d"], eps: float) -> Float[Array, "m d"]:

@@ -229,7 +229,7 @@ class Attention(nnx.Module):
         self.scale = heads[1] ** -0.5
 
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        return self.out(attention(self.q(x), self.k(x), self.v(x), mask=None, scale=self.scale))
+        return self.out(attention(self.q(x), self.k(x), self.v(x), scale=self.scale))
 
 
 def blocks_run(config: VitConfig, features: Features) -> int:

@@ -6,6 +6,7 @@ import torch
 
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.module import Remat
+from biomedgpt_jax.models import llama
 from biomedgpt_jax.models.decoders import PRESETS, decoder_preset
 from tests.models.references import CONFIGS, abstract_decoder, close, decoder_reference
 
@@ -61,7 +62,7 @@ def test_a_pack_computes_what_separate_rows_compute(tokens):
 )
 def test_cached_logits_equal_uncached_ones(name, backend, tokens, monkeypatch):
     """Two prompts of different lengths in one batch, then single tokens; layers apart (cpu) or in a loop."""
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(llama, "target_platform", lambda: backend)
     reference = decoder_reference(name)
     lengths, steps = np.array([9, 5]), 6
     segment_ids = (np.arange(12) < lengths[:, None]).astype(int)
