@@ -4,6 +4,8 @@ import importlib
 import logging
 import sys
 import traceback
+from types import ModuleType
+from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
@@ -22,6 +24,7 @@ VERBS = {
     "export": "turn a run into a Hugging Face folder, and prove that it is the same model",
     "ledger": "list parameters, what is trained, and bytes per device, from shapes alone",
     "fit": "say what a training needs on accelerators that are not here, and how fast it would be",
+    "launch": "start a verb on a pod, a cluster or many processes",
     "report": "write the HTML page of a run and print its table",
 }
 
@@ -32,12 +35,14 @@ def main() -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview(), file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
-    verb, rest = argv[0], argv[1:]
+    # What follows `--` is a command of its own.
+    end = argv.index("--") if "--" in argv else len(argv)
+    verb, rest, after = argv[0], argv[1:end], argv[end + 1 :]
     debug = "--debug" in rest
     if not debug:
         _quiet()
     try:
-        return _run(verb, [argument for argument in rest if argument != "--debug"])
+        return _run(verb, [argument for argument in rest if argument != "--debug"], after)
     except KeyboardInterrupt:
         return _fail(verb, "interrupted", 1)
     except (RunError, DataError) as error:
@@ -49,6 +54,8 @@ def main() -> int:
             traceback.print_exc()
         if missing := command_line.missing_key(error):
             return _fail(verb, missing, 2)
+        if (processes := _processes()) and (gone := processes.who_is_missing(error)):
+            return _fail(verb, str(gone), gone.exit_code)
         refused = system_message(error, _target(rest))
         # Else not an input that we foresaw: name it, and say how to see where it comes from.
         unforeseen = f"unexpected {type(error).__name__}: {error}\nRun again with --debug to see where."
@@ -64,17 +71,25 @@ def _quiet() -> None:
     sys.unraisablehook = lambda _: None
 
 
-def _run(verb: str, rest: list[str]) -> int:
+def verb_module(verb: str) -> ModuleType:
+    # `import` is a keyword of Python, so no module can be named so.
+    return importlib.import_module(f"biomedgpt_jax.verbs.{'import_weights' if verb == 'import' else verb}")
+
+
+def _run(verb: str, rest: list[str], after: list[str]) -> int:
     if verb not in VERBS:
         raise UsageError(f"There is no verb {verb!r}.{command_line.suggest(verb, VERBS)}\n{_overview()}")
-    # `import` is a keyword of Python, so no module can be named so.
-    module = importlib.import_module(f"biomedgpt_jax.verbs.{'import_weights' if verb == 'import' else verb}")
+    module = verb_module(verb)
     if any(argument in ("-h", "--help") for argument in rest):
         print(command_line.help_text(module))
         return 0
     values = command_line.parse(module, rest)
     # Grain starts worker processes, which read absl's global flags.
     flags.FLAGS.mark_as_parsed()
+    if verb == "launch":
+        return module.run(values, after)
+    if after:
+        raise UsageError(f"Not a flag: {after[0]!r}. Flags are written --name=value.")
     return module.run(values) or 0
 
 
@@ -90,7 +105,14 @@ def _overview() -> str:
 
 def _fail(verb: str, message: str, code: int) -> int:
     print(f"biomedgpt {verb}: {message}", file=sys.stderr)
+    if processes := _processes():
+        processes.leave(code, message.splitlines()[0])
     return code
+
+
+def _processes() -> Any:
+    """The module that knows of other processes, where a verb may have joined some; else JAX need not be loaded."""
+    return sys.modules.get("biomedgpt_jax.core.processes")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes the virtual environment, once per content of the lock files.
 # $BIOMEDGPT_VENV chooses where (default .venv); the first argument "dev" adds what the tests need.
 set -euo pipefail
@@ -12,13 +13,17 @@ find_python() {
       return
     fi
   done
-  echo "Python 3.11, 3.12 or 3.13 is needed and was not found: sudo apt-get install python3 python3-venv" >&2
-  exit 1
 }
 
 make_venv() {
   local python
   python="$(find_python)"
+  if [ -z "$python" ]; then # the images of TPU VMs have 3.10
+    echo "Python 3.11, 3.12 or 3.13 is needed and not here; fetching 3.12 with uv."
+    python3 -m pip install --quiet --target "$venv.uv" uv==0.13.9
+    PYTHONPATH="$venv.uv" python3 -m uv venv --quiet --seed --python 3.12 "$venv"
+    return
+  fi
   if ! "$python" -c 'import ensurepip' 2>/dev/null; then
     echo "Python's venv module is not installed; installing python3-venv."
     local sudo=""

@@ -22,8 +22,9 @@ set_name="$(cat "$out/data.txt")"
 data="$out/$set_name"
 case "$set_name" in
   vqa_rad)
-    biomedgpt prepare --config=configs/data/vqa_rad.py:split=body_parts --out="$out/body_parts" \
-      $([ -n "${BIOMEDGPT_DATA:-}" ] || echo "--config.source=$data.raw") # downloaded above
+    source=()
+    [ -n "${BIOMEDGPT_DATA:-}" ] || source=("--config.source=$data.raw") # downloaded above
+    biomedgpt prepare --config=configs/data/vqa_rad.py:split=body_parts --out="$out/body_parts" "${source[@]}"
     arguments="data=$data,body_parts=$out/body_parts" required=organ:20
     ;;
   builtin) # few words, and too few sources for a margin
@@ -34,10 +35,8 @@ esac
 if [ -f "$out/report.html" ]; then
   echo "Already done; remove $out to run it again."
 else
-  for stage in 1 2; do
-    biomedgpt train --config="configs/smoke.py:stage=$stage,$arguments" --workdir="$out/stage$stage" \
-      $([ "$stage" = 1 ] || echo "--config.init.run=$out/stage1")
-  done
+  biomedgpt train --config="configs/smoke.py:stage=1,$arguments" --workdir="$out/stage1"
+  biomedgpt train --config="configs/smoke.py:stage=2,$arguments" --workdir="$out/stage2" --config.init.run="$out/stage1"
   if [ ! -f "$out/huggingface/parity.json" ]; then
     rm -rf "$out/huggingface" # left by an export that did not come to its proof
     biomedgpt export --model="$out/stage2" --out="$out/huggingface"
