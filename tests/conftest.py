@@ -1,13 +1,25 @@
-"""Set once, before jax is imported: 8 CPU devices, float32 matrix products at full precision."""
+"""Set once, before jax is imported: 8 CPU devices, float32 matrix products at full precision.
 
+Programs compiled by one test are used again by the others, and by the processes that they start: most of the time goes
+into compiling. JAX_COMPILATION_CACHE_DIR names a folder that is kept between runs.
+"""
+
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else another process of this session has made it
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="biomedgpt-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
 import pytest
 
