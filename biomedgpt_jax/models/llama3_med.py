@@ -10,13 +10,12 @@ from enum import Enum
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from biomedgpt_jax.core.errors import RunError, UsageError
+from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.lora import Lora, cast_for_compute, is_adapter
 from biomedgpt_jax.core.module import Functional, Remat
 from biomedgpt_jax.core.sharding import shard
@@ -121,31 +120,11 @@ def splice(
 ) -> Float[Array, "b s d"]:
     """`features[image_index]` where the index is not negative, else `x`.
 
-    An index beyond the features gives NaN, so that the loss shows it, and never another feature; the
-    data pipeline checks the indices, and `check_image_index` does so for a batch at hand.
+    An index beyond the features gives NaN, so that the loss shows it, and never another feature.
     """
     index = jnp.maximum(image_index, 0)[..., None]
     taken = jnp.take_along_axis(features, index, axis=1, mode="fill", fill_value=jnp.nan)
     return jnp.where((image_index >= 0)[..., None], taken.astype(x.dtype), x)
-
-
-def check_image_index(batch: Batch, tokens_per_image: int) -> None:
-    """Checks on the host that each index lies inside the row's image slots.
-
-    Raises:
-        RunError: naming row, position, index and limit.
-    """
-    slots = _slots(batch).shape[1]
-    limit = slots * tokens_per_image
-    index = np.asarray(batch["image_index"])
-    wrong = np.argwhere((index < -1) | (index >= limit))
-    if len(wrong):
-        row, place = wrong[0]
-        raise RunError(
-            f"image_index of row {row}, position {place} is {index[row, place]}, expected -1 to {limit - 1} "
-            f"({slots} image slots of {tokens_per_image} tokens); {len(wrong)} such "
-            "positions. The batch was made for another model: check tokens per image and image slots."
-        )
 
 
 def _slots(batch: Batch) -> jax.Array:

@@ -8,7 +8,6 @@ import pytest
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.partition import leaf_paths, merge
 from biomedgpt_jax.core.placing import place_batch
-from biomedgpt_jax.train.heldout import make_heldout
 from biomedgpt_jax.train.step import compile_step, make_train_step
 from tests.train.toy import PATCHES, make_toy, toy_batch, toy_settings
 
@@ -136,20 +135,6 @@ def test_a_step_that_is_not_finite_changes_nothing():
     assert not np.isfinite(metrics["loss"]) and state.step == 2
     jax.tree.map(np.testing.assert_array_equal, before.trainable, jax.device_get(state.trainable))
     jax.tree.map(np.testing.assert_array_equal, before.opt_state, jax.device_get(state.opt_state))
-
-
-def test_heldout_figures_weigh_positions_not_batches():
-    toy, batches = make_toy((2, 2)), [toy_batch(1), toy_batch(2)]
-    batches[0]["loss_weights"][1:] = 0  # one batch counts for little
-    score = make_heldout(toy.model, toy_settings(), abstract=toy.abstract, mesh=toy.mesh)
-    both = score(toy.state(), batches)
-    parts = [score(toy.state(), [batch]) for batch in batches]
-    weights = [batch["loss_weights"].sum() for batch in batches]
-    assert both["heldout/supervised_tokens"] == sum(weights)
-    for name in ("heldout/loss", "heldout/accuracy"):
-        np.testing.assert_allclose(both[name], np.average([part[name] for part in parts], weights=weights), rtol=1e-6)
-    first = score(toy.state(), [toy_batch(0)])  # the state before the first step, whose warm-up rate is 0
-    np.testing.assert_allclose(first["heldout/loss"], _one_device()[1][0]["loss"], rtol=1e-6)
 
 
 def test_uneven_batches_are_refused():

@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from biomedgpt_jax.core.errors import RunError
-from biomedgpt_jax.core.placing import local_rows
-from biomedgpt_jax.train.heldout import make_heldout
+from biomedgpt_jax.core.partition import merge
+from biomedgpt_jax.core.placing import local_rows, place_batch
 from biomedgpt_jax.train.loop import LoopSettings
 from biomedgpt_jax.train.metrics import jsonl_writer, tensorboard_writer
 from biomedgpt_jax.train.recorder import Costs
 from biomedgpt_jax.train.run import Run, run_training
+from biomedgpt_jax.train.step import loss_sums
 from tests.train.toy import PATCHES, PIXELS, SLOTS, WORDS, make_toy, toy_batch, toy_settings
 
 LENGTH, ROWS, SAMPLES = 12, 4, 37
@@ -97,7 +98,12 @@ def toy_run(workdir, *, total_steps, save_every=4, log_every=3, mesh_shape=(1, 1
 
 def train_toy(workdir, *, poisoned=-1, seconds_per_step=0.0, model=None, data=None, **options):
     toy, run = toy_run(workdir, **options)
-    heldout = make_heldout(toy.model, run.step, abstract=toy.abstract, mesh=toy.mesh)
+    sums = jax.jit(lambda state, batch: loss_sums(toy.model, merge(state.trainable, state.frozen), batch, run.step))
+
+    def evaluate(state):
+        with jax.set_mesh(toy.mesh):
+            held_out = sums(state, place_batch(toy_batch(5, rows=ROWS, length=LENGTH), toy.mesh))
+        return {"heldout/loss": float(held_out.loss / held_out.weight)}
 
     def slowed(rows):
         time.sleep(seconds_per_step)
@@ -113,7 +119,7 @@ def train_toy(workdir, *, poisoned=-1, seconds_per_step=0.0, model=None, data=No
             nullcontext(slowed),
         ],
         sample_name=lambda number: f"sample-{number}",
-        evaluate=lambda state: heldout(state, [toy_batch(5, rows=ROWS, length=LENGTH)]),
+        evaluate=evaluate,
     )
 
 
