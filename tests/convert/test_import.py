@@ -1,6 +1,7 @@
 """Folders written by transformers (and by hand in older spellings) come in with equal tensors."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import from_leaf_paths
 from biomedgpt_jax.models.llama import LlamaConfig
 from biomedgpt_jax.models.towers import h_optimus
-from biomedgpt_jax.models.vit import VitConfig
+from tests.command import biomedgpt
 
 VISION = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
 CLIP = {**VISION, "intermediate_size": 40, "layer_norm_eps": 3e-4}
@@ -148,35 +149,68 @@ def test_normalisation_comes_from_the_preprocessor(tmp_path):
         import_folder(folder)
 
 
-@pytest.mark.parametrize("family", ["siglip", "dinov2", "dinov2_with_registers"])
-def test_other_towers_come_in(tmp_path, family):
-    models = {
-        "siglip": lambda: transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**CLIP)),
-        "dinov2": lambda: transformers.Dinov2Model(transformers.Dinov2Config(**VISION, mlp_ratio=2)),
-        "dinov2_with_registers": lambda: transformers.Dinov2WithRegistersModel(
-            transformers.Dinov2WithRegistersConfig(**VISION, mlp_ratio=4, use_swiglu_ffn=True)
-        ),
-    }
-    folder = saved(models[family](), tmp_path / family)
-    imported = import_folder(folder)
-    found = dict(imported.leaves)
-    # Every tensor of theirs that is taken is somewhere in ours, as many numbers in all.
-    ours = sum(leaf.size for leaf in found.values())
-    theirs = load_file(folder / "model.safetensors")
-    unused = sum(value.numel() for key, value in theirs.items() if "head." in key or "mask_token" in key)
-    assert ours == sum(value.numel() for value in theirs.values()) - unused
-    assert isinstance(imported.config, VitConfig)
-
-
-def test_h_optimus_from_a_torch_file(tmp_path):
+def h_optimus_folder(folder):
+    """A PyTorch file beside timm's config.json; our leaves, and theirs."""
     tower = h_optimus(image_size=28, width=24, depth=3, heads=2, hidden=40)
     rng = np.random.default_rng(0)
     ours = {path: rng.standard_normal(shape).astype(np.float32) for path, shape in part_shapes(tower).items()}
     tensors = {key: torch.from_numpy(value) for key, value in export_tensors(ours, rules(tower), where="")}
-    torch.save(tensors, tmp_path / "checkpoint.pth")
+    folder.mkdir(exist_ok=True)
+    torch.save(tensors, folder / "checkpoint.pth")
     arguments = {"img_size": 28, "embed_dim": 24, "depth": 3, "num_heads": 2, "mlp_ratio": 80.01 / 24}
     content = {"architecture": "vit_giant_patch14_reg4_dinov2", "model_args": arguments}
-    (tmp_path / "config.json").write_text(json.dumps(content))
+    (folder / "config.json").write_text(json.dumps(content))
+    return tower, ours, tensors
+
+
+MODELS = {
+    "clip_vision_model": lambda: transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**CLIP)),
+    "siglip_vision_model": lambda: transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**CLIP)),
+    "dinov2": lambda: transformers.Dinov2Model(transformers.Dinov2Config(**VISION, mlp_ratio=2)),
+    "dinov2_with_registers": lambda: transformers.Dinov2WithRegistersModel(
+        transformers.Dinov2WithRegistersConfig(**VISION, mlp_ratio=4, use_swiglu_ffn=True)
+    ),
+}
+# The end of a name of theirs, and where its tensor, turned round, is in ours.
+MOVED = {
+    "clip_vision_model": ("layers.1.mlp.fc1.weight", "layers/mlp/up/kernel"),
+    "siglip_vision_model": ("layers.1.mlp.fc1.weight", "layers/mlp/up/kernel"),
+    "dinov2": ("layer.1.mlp.fc1.weight", "layers/mlp/up/kernel"),
+    "dinov2_with_registers": ("layer.1.mlp.weights_out.weight", "layers/mlp/down/kernel"),
+    "vit_giant_patch14_reg4_dinov2": ("blocks.1.mlp.fc2.weight", "layers/mlp/down/kernel"),
+    "llava": ("language_model.model.layers.1.mlp.up_proj.weight", "decoder/layers/mlp/up/kernel"),
+}
+
+
+@pytest.mark.parametrize("family", MOVED)
+def test_folders_come_in_by_the_command_line(tmp_path, family, llava):
+    if family in MODELS:
+        folder = saved(MODELS[family](), tmp_path / "source")
+        tensors = load_file(folder / "model.safetensors")
+    elif family == "llava":
+        folder, tensors = llava, load_file(llava / "model.safetensors")
+    else:
+        folder = tmp_path / "source"
+        *_, tensors = h_optimus_folder(folder)
+    called = biomedgpt("import", f"--from={folder}", f"--out={tmp_path / 'out'}")
+    assert called.code == 0, called
+    part = "model" if family == "llava" else "tower"
+    assert f"{family} ({part}) from" in called.out
+    table = weights_table(tmp_path / "out")
+    assert (table["meta"]["family"], table["meta"]["part"]) == (family, part)
+    # Every number of theirs that is taken is somewhere in ours.
+    theirs = sum(value.numel() for key, value in tensors.items() if not re.search(r"(^|\.)head\.|mask_token", key))
+    assert sum(int(np.prod(leaf["shape"])) for leaf in table["leaves"].values()) == theirs
+    (name, path), sharding = MOVED[family], jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shape = tuple(table["leaves"][path]["shape"])
+    expected = from_leaf_paths({path: jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding)})
+    (found,) = jax.tree.leaves(load_weights(tmp_path / "out", expected))
+    (their,) = [value for key, value in tensors.items() if key.endswith(name)]
+    np.testing.assert_array_equal(found[1], their.numpy().T)
+
+
+def test_h_optimus_from_a_torch_file(tmp_path):
+    tower, ours, _ = h_optimus_folder(tmp_path)
     imported = import_folder(tmp_path)
     assert imported.config == tower
     same(dict(imported.leaves), ours)
