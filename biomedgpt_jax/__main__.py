@@ -24,6 +24,7 @@ VERBS = {
     "export": "turn a run into a Hugging Face folder, and prove that it is the same model",
     "ledger": "list parameters, what is trained, and bytes per device, from shapes alone",
     "fit": "say what a training needs on accelerators that are not here, and how fast it would be",
+    "doctor": "say what would go wrong in a run on these machines, before it does",
     "launch": "start a verb on a pod, a cluster or many processes",
     "report": "write the HTML page of a run and print its table",
 }

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "eval": {"core", "data"},
     "plan": {"core", "train"},
     "launch": {"core"},
+    "doctor": {"core"},
     "convert": {"core", "layers", "models", "checkpoint"},
 }
 COMPOSITION = {"verbs", "__main__"}

@@ -3,7 +3,7 @@
 from absl import flags
 
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.core.processes import join
+from biomedgpt_jax.core.processes import START_SECONDS, join
 
 
 def define_processes(values: flags.FlagValues) -> None:
@@ -17,13 +17,13 @@ def define_processes(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("process", None, "The number of this one, from 0.", flag_values=values)
 
 
-def join_processes(values: flags.FlagValues) -> None:
+def join_processes(values: flags.FlagValues, seconds: float = START_SECONDS) -> None:
     """Waits for the other processes, where the call says that there are some; comes before anything asks for devices.
 
     Raises:
         UsageError: half of the flags. RunError: a process is missing; names it.
     """
     if values.coordinator:
-        join(values.coordinator, values.processes, values.process)
+        join(values.coordinator, values.processes, values.process, seconds=seconds)
     elif values.processes is not None or values.process is not None:
         raise UsageError("--processes and --process need --coordinator=HOST:PORT, the address of process 0.")
