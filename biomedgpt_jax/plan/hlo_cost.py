@@ -69,7 +69,7 @@ class Cost:
     traffic: dict[Channel, Traffic] = field(default_factory=dict)
     unpriced: Counter = field(default_factory=Counter)  # operations without an estimate
 
-    def plus(self, other: "Cost", times: float = 1) -> "Cost":
+    def plus(self, other: "Cost", times: float = 1.0) -> "Cost":
         traffic = dict(self.traffic)
         for channel, each in other.traffic.items():
             traffic[channel] = traffic.get(channel, Traffic()).plus(each, times)
@@ -130,7 +130,9 @@ def _single(module: Module, instruction: Instruction, machine: Machine) -> Cost:
     if instruction.opcode == "while":
         trips = trip_count(module, instruction)
         once = _walk(module, module.computations[instruction.attribute("body") or ""], machine)
-        return Cost(unpriced=Counter({_UNKNOWN_LOOP: 1})).plus(once) if trips is None else Cost().plus(once, trips)
+        return (
+            Cost(unpriced=Counter({_UNKNOWN_LOOP: 1})).plus(once) if trips is None else Cost().plus(once, float(trips))
+        )
     if instruction.opcode == "conditional":
         return max(
             (_walk(module, module.computations[name], machine) for name in instruction.called),
@@ -142,7 +144,7 @@ def _single(module: Module, instruction: Instruction, machine: Machine) -> Cost:
         seconds = flops / machine.kernel_flops
         return Cost(seconds=seconds, kernel_seconds=seconds, kernel_flops=flops)
     if (cycles := instruction.setting("estimated_cycles")) is not None:
-        return Cost(seconds=int(cycles) / machine.clock, cycles=int(cycles))
+        return Cost(seconds=float(cycles) / machine.clock, cycles=float(cycles))
     if instruction.opcode in _FREE | _COPIES or _is_scalar(instruction):
         return Cost()
     return Cost(unpriced=Counter({_named(instruction): 1}))
@@ -156,7 +158,7 @@ def _traffic(found: Collective, machine: Machine) -> tuple[Channel, Traffic]:
     between = any(len({device // machine.slice_devices for device in group}) > 1 for group in found.groups)
     seconds = found.bytes / (machine.network_speed if between else machine.slice_speed)
     channel = Channel(found.kind, len(found.groups[0]), between, found.when is When.START)
-    return channel, Traffic(1, found.bytes, seconds)
+    return channel, Traffic(1.0, found.bytes, seconds)
 
 
 def _named(instruction: Instruction) -> str:
