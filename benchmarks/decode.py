@@ -17,11 +17,10 @@ from rich.table import Table
 from timing import compare, machine
 from twins import SMALL_DECODER, TINY_DECODER, batch_of, in_transformers, small_llava, torch_inputs
 
-from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.eval.decode import greedy
 from biomedgpt_jax.models.llama import LlamaConfig
-from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
+from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, make_llama3_med
 
 PROMPT, NEW = 128, 64
 
@@ -48,7 +47,7 @@ def main() -> None:
     for name in sys.argv[1:] or SHAPES:
         shape = SHAPES[name]
         config = small_llava(shape.decoder)
-        model = make_llama3_med(config, compute_dtype="float32", remat=Remat.NONE, lora=None)
+        model = make_llama3_med(config, compute_dtype="float32", remat=NO_REMAT, lora=None)
         params = model.init(jax.random.key(0))
         batch = batch_of(config, shape.rows, PROMPT, seed=1)
 

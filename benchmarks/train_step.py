@@ -18,13 +18,12 @@ from timing import compare, machine
 from twins import SMALL_DECODER, TINY_DECODER, batch_of, in_transformers, small_llava, torch_inputs
 
 from biomedgpt_jax.core.lora import BaseWeights, Lora
-from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.partition import split
 from biomedgpt_jax.core.placing import place_batch
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.models.llama import ALL_LINEARS, LlamaConfig
-from biomedgpt_jax.models.llama3_med import Llama3MedConfig, Tune, add_lora, make_llama3_med, trainable
+from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, Tune, add_lora, make_llama3_med, trainable
 from biomedgpt_jax.train.optim import OptimConfig, make_optimizer
 from biomedgpt_jax.train.state import abstract_state, first_state
 from biomedgpt_jax.train.step import StepSettings, compile_step, make_train_step
@@ -60,7 +59,7 @@ def main() -> None:
     for name in sys.argv[1:] or SHAPES:
         shape = SHAPES[name]
         config = small_llava(shape.decoder)
-        params = make_llama3_med(config, compute_dtype="float32", remat=Remat.NONE, lora=None).init(jax.random.key(0))
+        params = make_llama3_med(config, compute_dtype="float32", remat=NO_REMAT, lora=None).init(jax.random.key(0))
         batch = batch_of(config, shape.rows, shape.tokens, seed=1)
         ours, theirs = our_step(shape, config, params, batch), torch_step(shape, config, params, batch)
         off = max(abs(ours() - theirs()) for _ in range(2))
@@ -75,7 +74,7 @@ def our_step(
 ) -> Callable[[], float]:
     """A step at each call; returns its loss."""
     lora = LORA if shape.tune is Tune.LORA else None
-    model = make_llama3_med(config, compute_dtype="float32", remat=Remat.NONE, lora=lora)
+    model = make_llama3_med(config, compute_dtype="float32", remat=NO_REMAT, lora=lora)
     if lora is not None:
         params = add_lora(config, lora, params, jax.random.key(1))
     mesh = make_mesh(MeshShape(data=1, fsdp=1, tensor=1, context=1), jax.devices()[:1])

@@ -73,7 +73,7 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
                 "decoder": decoder,
                 "compute_dtype": "bfloat16",
                 "frozen_dtype": "bfloat16",
-                "remat": "full",
+                "remat": {"tower": "full", "decoder": "full"},  # none, minimal, dots, full or offload
             },
             "init": {
                 "run": "",  # an earlier run, whose trained parameters are taken over
@@ -129,5 +129,7 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
             },
             "mesh": {"data": 1, "fsdp": -1, "tensor": 1, "context": 1},
             "log": {"tensorboard": True, "wandb": False},
+            "compile_cache": "",  # a folder for compiled programs; "": the user's cache (none on CPUs); "off": none
+            "profile": {"start": 0, "steps": 3},  # a trace for xprof from this step on; 0: none
         }
     )

@@ -18,7 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = base("smoke-clip", "smoke", (64,), "mlp2x_gelu", args["data"])
     config.model.feature_layer = -1  # all blocks of so small a tower
     config.model.compute_dtype = config.model.frozen_dtype = "float32"
-    config.model.remat = "none"
+    config.model.remat = {"tower": "none", "decoder": "none"}
     config.init.random = ("tower", "connector", "decoder")
     config.tokenizer.train_vocab_size = args["vocabulary"]
     config.tune = ConfigDict({"tower": first, "connector": True, "decoder": "full"})

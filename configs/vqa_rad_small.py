@@ -20,7 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     first = choose("stage", str(args["stage"]), ("1", "2")) == "1"
     config = base(args["tower"], args["decoder"], args["scales"], "mlp2x_gelu", args["data"])
     config.model.compute_dtype = config.model.frozen_dtype = "float32"
-    config.model.remat = "none"
+    config.model.remat = {"tower": "none", "decoder": "none"}
     config.data.template = "chatml"
     config.data.features = args["features"]
     config.data.row_tokens = 256

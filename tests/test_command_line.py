@@ -97,7 +97,7 @@ WRONG_CALLS = [
     (["ledger", SMOKE, "--config.model.scales=(56, 100)"], 2, "scale 100 does not tile by 56"),
     (["ledger", SMOKE, "--config.model.tower=tiny-clip", "--config.model.scales=(112,)"], 2, "smallest must be 56"),
     (["ledger", SMOKE, "--config.model.compute_dtype=float16"], 2, "expected one of float32, bfloat16"),
-    (["ledger", SMOKE, "--config.model.remat=some"], 2, "config.model.remat = 'some': expected one of"),
+    (["ledger", SMOKE, "--config.model.remat.tower=some"], 2, "config.model.remat.tower = 'some': expected one of"),
     (["ledger", SMOKE, "--config.data.geometry=padd"], 2, "Did you mean 'pad'?"),
     (["ledger", SMOKE, "--config.data.template=lama3"], 2, "Did you mean 'llama3'?"),
     (["ledger", SMOKE, "--config.tune.decoder=half"], 2, "expected one of full, lora, frozen"),

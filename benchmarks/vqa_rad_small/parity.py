@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, Dinov2Model, LlamaForCausalLM
 
 from biomedgpt_jax.checkpoint.weights import load_weights, weights_table
 from biomedgpt_jax.core.config_json import from_json
+from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.data.images import Geometry, load_square
 from biomedgpt_jax.data.source import PreparedSplit
@@ -77,7 +78,7 @@ def decoder_parity(published: Path, weights: Path, split: PreparedSplit) -> dict
     theirs, info = LlamaForCausalLM.from_pretrained(published, dtype=torch.float32, output_loading_info=True)
     _check_loaded(info)
     tokenizer = AutoTokenizer.from_pretrained(published)
-    model, params = make_decoder(config, compute_dtype=jnp.float32), _params(weights)
+    model, params = make_decoder(config, compute_dtype=jnp.float32, remat=Remat.NONE), _params(weights)
     ids = tokenizer(" ".join(split[n].turns[0].question for n in range(64)))["input_ids"][:NUM_TOKENS]
     ours = np.asarray(jax.jit(lambda p, b: model.unembed(p, model.forward(p, b)))(params, _batch(ids)))[0]
     with torch.no_grad():

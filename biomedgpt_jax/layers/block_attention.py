@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from biomedgpt_jax.core.module import Kept, keep
 from biomedgpt_jax.core.sharding import is_split
 
 # Queries are worked on in at most so many blocks, each a multiple of so many queries.
@@ -96,7 +97,7 @@ def _attend_forward(
         mixed = _product("bgnt,bgtk->bgnk", weights.astype(v.dtype), v[:, :, : block.keys])
         outs.append((mixed / total).astype(q.dtype))
         log_sums.append(top + jnp.log(total))
-    out, log_sum = jnp.concatenate(outs, axis=2), jnp.concatenate(log_sums, axis=2)
+    out, log_sum = (keep(jnp.concatenate(each, axis=2), Kept.ATTENTION) for each in (outs, log_sums))
     return out, (q, k, v, segment_ids, out, log_sum)
 
 

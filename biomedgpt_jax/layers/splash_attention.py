@@ -16,6 +16,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from biomedgpt_jax.core.module import Kept
 from biomedgpt_jax.core.sharding import spec_for, target_platform
 
 LANES = 128  # blocks are multiples of it
@@ -106,6 +107,7 @@ def _kernel(
         block_sizes=splash.BlockSizes(q, kv, kv, q, kv, kv, use_fused_bwd_kernel=True),
         head_shards=1,
         q_seq_shards=query_shards,
+        residual_checkpoint_name=Kept.ATTENTION.value,
         interpret=target_platform() == "cpu",
     )
 

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.lora import Lora, adapt, adapt_layers
-from biomedgpt_jax.core.module import Remat, divide, scan, stack
+from biomedgpt_jax.core.module import Kept, Remat, divide, keep, scan, stack
 from biomedgpt_jax.core.sharding import shard, target_platform
 from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.layers.attention import KVCache, LayersCache, cached_attention, causal_attention
@@ -86,6 +86,11 @@ class Llama(nnx.Module):
         """Float32 logits, accumulated in float32 from hidden states of any dtype."""
         table, width_axis = (self.embed.embedding, 1) if self.lm_head is None else (self.lm_head.kernel, 0)
         return contract(hidden, table[...].astype(hidden.dtype), (width_axis,), accumulate=jnp.float32)
+
+    def head(self, dtype: DTypeLike) -> Float[Array, "d v"]:
+        """What `unembed` multiplies with."""
+        table = self.embed.embedding[...].T if self.lm_head is None else self.lm_head.kernel[...]
+        return table.astype(dtype)
 
     def prefill(
         self,
@@ -166,6 +171,7 @@ class Block(nnx.Module):
         past: tuple[LayersCache, jax.Array] | None,
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
         """Returns the new x and keys and values: those of x, [b s g k], or with `past` (cache, layer) the cache's."""
+        x = keep(x, Kept.INPUT)
         mixed, keys_values = self.attention(self.attention_norm(x), turn, segment_ids, past)
         x = _rows(x + mixed)
         return _rows(x + self.mlp(self.mlp_norm(x))), keys_values
@@ -198,7 +204,7 @@ class Attention(nnx.Module):
         segment_ids: Int[Array, "b s"] | None,
         past: tuple[LayersCache, jax.Array] | None,
     ) -> tuple[Float[Array, "b s d"], tuple[jax.Array, jax.Array]]:
-        q, k, v = rotate(self.q(x), turn), rotate(self.k(x), turn), self.v(x)
+        q, k, v = (keep(each, Kept.QKV) for each in (rotate(self.q(x), turn), rotate(self.k(x), turn), self.v(x)))
         q = shard(q, "batch", "length", "activation_heads", None)
         if past is None:
             assert segment_ids is not None  # only a single token behind a cache has none

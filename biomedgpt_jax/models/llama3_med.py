@@ -50,7 +50,20 @@ class Llama3MedConfig:
         return connector_tokens(self.connector, vision.tokens_per_image(self.vision))
 
 
-def make_llama3_med(config: Llama3MedConfig, *, compute_dtype: DTypeLike, remat: Remat, lora: Lora | None) -> ModelFns:
+@dataclass(frozen=True)
+class PartRemat:
+    """What the backward pass computes again, part by part; a frozen tower has none."""
+
+    tower: Remat
+    decoder: Remat
+
+
+NO_REMAT = PartRemat(Remat.NONE, Remat.NONE)
+
+
+def make_llama3_med(
+    config: Llama3MedConfig, *, compute_dtype: DTypeLike, remat: PartRemat, lora: Lora | None
+) -> ModelFns:
     """The model as pure functions; parameters live under tower/, connector/ and decoder/.
 
     A batch whose rows have no image slot (i = 0) is text only and works; empty slots never change a result.
@@ -63,11 +76,14 @@ def make_llama3_med(config: Llama3MedConfig, *, compute_dtype: DTypeLike, remat:
 
     def forward(params: Params, batch: Batch) -> Float[Array, "b s d"]:
         bound = bind(params)
-        x = bound.inputs(batch, dtype=compute_dtype, remat=remat)
-        return bound.decoder(x, batch["segment_ids"], batch["positions"], remat=remat)
+        x = bound.inputs(batch, dtype=compute_dtype, remat=remat.tower)
+        return bound.decoder(x, batch["segment_ids"], batch["positions"], remat=remat.decoder)
 
     def unembed(params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
         return bind(params).decoder.unembed(hidden)
+
+    def head(params: Params) -> Float[Array, "d v"]:
+        return bind(params).decoder.head(compute_dtype)
 
     def prefill(params: Params, batch: Batch, cache_length: int) -> tuple[Float[Array, "b v"], KVCache]:
         bound = bind(params)
@@ -79,7 +95,7 @@ def make_llama3_med(config: Llama3MedConfig, *, compute_dtype: DTypeLike, remat:
         step = decoder.decode_step()
         return lambda tokens, cache: step(decoder.embed_tokens(tokens[:, None], compute_dtype), cache)
 
-    return ModelFns(model.init, model.axes, forward, unembed, prefill, decode)
+    return ModelFns(model.init, model.axes, forward, unembed, head, prefill, decode)
 
 
 def add_lora(config: Llama3MedConfig, lora: Lora, params: Params, key: jax.Array) -> Params:

@@ -15,17 +15,20 @@ from biomedgpt_jax.models.vision import normalise
 from biomedgpt_jax.models.vit import Features, Vit, VitConfig
 
 
-def make_decoder(config: LlamaConfig, *, compute_dtype: DTypeLike) -> ModelFns:
+def make_decoder(config: LlamaConfig, *, compute_dtype: DTypeLike, remat: Remat) -> ModelFns:
     """A decoder alone; of a batch it reads the text."""
     model = Functional(lambda rngs: Llama(config, lora=None, rngs=rngs))
 
     def forward(params: Params, batch: Batch) -> Float[Array, "b s d"]:
         decoder = model.bind(params)
         x = decoder.embed_tokens(batch["tokens"], compute_dtype)
-        return decoder(x, batch["segment_ids"], batch["positions"], remat=Remat.NONE)
+        return decoder(x, batch["segment_ids"], batch["positions"], remat=remat)
 
     def unembed(params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
         return model.bind(params).unembed(hidden)
+
+    def head(params: Params) -> Float[Array, "d v"]:
+        return model.bind(params).head(compute_dtype)
 
     def prefill(params: Params, batch: Batch, cache_length: int) -> tuple[Float[Array, "b v"], KVCache]:
         decoder = model.bind(params)
@@ -37,7 +40,7 @@ def make_decoder(config: LlamaConfig, *, compute_dtype: DTypeLike) -> ModelFns:
         step = decoder.decode_step()
         return lambda tokens, cache: step(decoder.embed_tokens(tokens[:, None], compute_dtype), cache)
 
-    return ModelFns(model.init, model.axes, forward, unembed, prefill, decode)
+    return ModelFns(model.init, model.axes, forward, unembed, head, prefill, decode)
 
 
 def make_tower_encoder(config: VitConfig, features: Features) -> Callable[[Params, jax.Array], jax.Array]:

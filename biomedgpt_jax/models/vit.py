@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.core.module import Remat, param, scan, stack
+from biomedgpt_jax.core.module import Kept, Remat, keep, param, scan, stack
 from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.layers.attention import attention
 from biomedgpt_jax.layers.linear import Linear
@@ -188,6 +188,7 @@ class Block(nnx.Module):
         self.scale2 = self._layer_scale(config, rngs)
 
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        x = keep(x, Kept.INPUT)
         x = x + self._scaled(self.scale1, self.attention(self.norm1(x)))
         return x + self._scaled(self.scale2, self.mlp(self.norm2(x)))
 
@@ -229,7 +230,8 @@ class Attention(nnx.Module):
         self.scale = heads[1] ** -0.5
 
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        return self.out(attention(self.q(x), self.k(x), self.v(x), scale=self.scale))
+        q, k, v = (keep(project(x), Kept.QKV) for project in (self.q, self.k, self.v))
+        return self.out(attention(q, k, v, scale=self.scale))
 
 
 def blocks_run(config: VitConfig, features: Features) -> int:

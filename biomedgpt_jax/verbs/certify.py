@@ -18,7 +18,7 @@ from biomedgpt_jax.convert.leaves import Leaves
 from biomedgpt_jax.convert.parity import Ours, Parity, Prompt, Stage, stage, verify, verify_tower, write_certificate
 from biomedgpt_jax.convert.reimport import Reimport, both, reimport, reimport_adapter
 from biomedgpt_jax.convert.tower_json import TowerFamily, tower_family
-from biomedgpt_jax.core.module import Functional
+from biomedgpt_jax.core.module import Functional, Remat
 from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 from biomedgpt_jax.core.types import Batch, ModelFns, Params
@@ -27,12 +27,12 @@ from biomedgpt_jax.data.tasks import encode_prompt, expand
 from biomedgpt_jax.eval.decode import greedy
 from biomedgpt_jax.models.connector import make_connector
 from biomedgpt_jax.models.llama import LlamaConfig
-from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
+from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, make_llama3_med
 from biomedgpt_jax.models.parts import make_decoder, make_tower_encoder
 from biomedgpt_jax.models.vision import make_encoder
 from biomedgpt_jax.models.vit import Features, VitConfig
 from biomedgpt_jax.verbs.export_source import Exportable
-from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, ModelSpec, image_transform, template
+from biomedgpt_jax.verbs.model_spec import DTYPES, ModelSpec, image_transform, template
 from biomedgpt_jax.verbs.starting_weights import placed
 
 NUM_PROMPTS = 4
@@ -121,8 +121,8 @@ def _rounding(rounded: Ours, exact: Ours, prompts: list[Prompt]) -> Stage:
 
 def _language_model(config: LlamaConfig | Llama3MedConfig) -> ModelFns:
     if isinstance(config, LlamaConfig):
-        return make_decoder(config, compute_dtype=FLOAT32)
-    return make_llama3_med(config, compute_dtype=FLOAT32, remat=REMAT["none"], lora=None)
+        return make_decoder(config, compute_dtype=FLOAT32, remat=Remat.NONE)
+    return make_llama3_med(config, compute_dtype=FLOAT32, remat=NO_REMAT, lora=None)
 
 
 def _loaded(model: ModelFns, leaves: Leaves, mesh: Mesh) -> Params:

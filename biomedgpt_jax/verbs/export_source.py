@@ -26,9 +26,9 @@ from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.data.images import Geometry
 from biomedgpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from biomedgpt_jax.models.llama import LlamaConfig
-from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
+from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, make_llama3_med
 from biomedgpt_jax.models.vit import VitConfig
-from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, ModelSpec, read_asking, read_spec
+from biomedgpt_jax.verbs.model_spec import DTYPES, ModelSpec, read_asking, read_spec
 from biomedgpt_jax.verbs.origins import read_origins
 from biomedgpt_jax.verbs.training_data import TOKENIZER
 
@@ -174,7 +174,7 @@ def _float32(shapes: dict[str, tuple[int, ...]], read: Any) -> Leaves:
 
 def _stored_dtypes(spec: ModelSpec) -> dict[str, Any]:
     """Float32 for all but the integers of quantised kernels."""
-    model = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=REMAT["none"], lora=spec.lora)
+    model = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=NO_REMAT, lora=spec.lora)
     return {path: leaf.dtype for path, leaf in leaf_paths(jax.eval_shape(model.init, jax.random.key(0))).items()}
 
 

@@ -20,7 +20,7 @@ from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.images import Geometry
 from biomedgpt_jax.data.prompts import TEMPLATES
 from biomedgpt_jax.data.tokenizers import Tokenizer, load_tokenizer
-from biomedgpt_jax.models.llama3_med import Llama3MedConfig
+from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig
 from biomedgpt_jax.verbs.command_line import suggest
 from biomedgpt_jax.verbs.model_spec import (
     DTYPES,
@@ -152,7 +152,7 @@ def _loaded(found: _Found, dtype: str) -> LoadedModel:
             f"{found.tokenizer_folder}: the tokenizer has {tokenizer.vocab_size} tokens, the decoder's embedding "
             f"{spec.model.decoder.vocab_size} rows. They are not of the same model."
         )
-    model = build_model(spec, compute_dtype=dtype, remat="none")
+    model = build_model(spec, compute_dtype=dtype, remat=NO_REMAT)
     mesh = make_mesh(MeshShape(data=1, fsdp=-1, tensor=1, context=1))
     kind = lookup("dtype", dtype, DTYPES)
     expected = jax.tree.map(

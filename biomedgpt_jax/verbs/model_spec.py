@@ -23,7 +23,7 @@ from biomedgpt_jax.data.prompts import TEMPLATES, Template
 from biomedgpt_jax.models.connector import ConnectorConfig, MofConfig, connector_from_name
 from biomedgpt_jax.models.decoders import PRESETS
 from biomedgpt_jax.models.llama import ALL_LINEARS, LlamaConfig
-from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
+from biomedgpt_jax.models.llama3_med import Llama3MedConfig, PartRemat, make_llama3_med
 from biomedgpt_jax.models.s2 import MapSize, S2Config
 from biomedgpt_jax.models.towers import FINAL_PATCHES, PENULTIMATE_PATCHES, PUBLISHED_FEATURES, TOWERS
 from biomedgpt_jax.models.vision import VisionConfig, feature_widths
@@ -110,11 +110,17 @@ def read_spec(folder: Path) -> ModelSpec:
     return from_json(ModelSpec, content, str(path))
 
 
-def build_model(spec: ModelSpec, *, compute_dtype: str, remat: str) -> ModelFns:
+def remat_from_config(config: Config) -> PartRemat:
+    """Raises UsageError for a name that is no policy."""
+    named = config.model.remat
+    return PartRemat(*(lookup(f"model.remat.{part}", named[part], REMAT) for part in ("tower", "decoder")))
+
+
+def build_model(spec: ModelSpec, *, compute_dtype: str, remat: PartRemat) -> ModelFns:
     return make_llama3_med(
         spec.model,
         compute_dtype=lookup("model.compute_dtype", compute_dtype, DTYPES),
-        remat=lookup("model.remat", remat, REMAT),
+        remat=remat,
         lora=spec.lora,
     )
 

@@ -17,6 +17,7 @@ from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.manifest import read_manifest
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import Evaluation, load
+from biomedgpt_jax.models.llama3_med import NO_REMAT
 from biomedgpt_jax.report.content import Check, RunPage, Table
 from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.table import summary_table
@@ -67,7 +68,7 @@ def make_page(runs: list[Path], export: Path | None, required: tuple[str, float]
     before, after = _evaluation(runs[0], first=True), _evaluation(runs[-1], first=False)
     data = Path(config["data"]["paths"][0])
     spec = read_spec(runs[-1])
-    model = build_model(spec, compute_dtype="float32", remat="none")
+    model = build_model(spec, compute_dtype="float32", remat=NO_REMAT)
     return RunPage(
         title="Llama3-Med, trained, scored and exported",
         model=describe(spec, model),

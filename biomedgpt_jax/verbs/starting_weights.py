@@ -12,9 +12,9 @@ from biomedgpt_jax.core.lora import merge_lora
 from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
 from biomedgpt_jax.core.sharding import shardings
 from biomedgpt_jax.core.types import ModelFns, Params
-from biomedgpt_jax.models.llama3_med import add_lora, make_llama3_med
+from biomedgpt_jax.models.llama3_med import NO_REMAT, add_lora, make_llama3_med
 from biomedgpt_jax.verbs.command_line import Config
-from biomedgpt_jax.verbs.model_spec import DTYPES, REMAT, ModelSpec, lookup, read_spec
+from biomedgpt_jax.verbs.model_spec import DTYPES, ModelSpec, lookup, read_spec, remat_from_config
 
 PARTS = ("tower", "connector", "decoder")
 
@@ -29,7 +29,7 @@ def start_params(config: Config, spec: ModelSpec, mesh: Mesh, say: Callable[[str
     plain = make_llama3_med(
         spec.model,
         compute_dtype=lookup("model.compute_dtype", config.model.compute_dtype, DTYPES),
-        remat=lookup("model.remat", config.model.remat, REMAT),
+        remat=remat_from_config(config),
         lora=None,
     )
     expected = placed(plain, mesh)
@@ -57,7 +57,7 @@ def start_tower(config: Config, spec: ModelSpec, mesh: Mesh, workdir: Path | Non
     Raises:
         RunError: the tower has no weights and is not in `config.init.random`, or weights do not fit.
     """
-    plain = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=REMAT["none"], lora=None)
+    plain = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=NO_REMAT, lora=None)
     found = _sources(config, spec, plain, mesh) if workdir is None else [from_run(workdir)]
     params, _ = starting_params(
         {"tower": placed(plain, mesh)["tower"]},
@@ -130,7 +130,7 @@ def _earlier_run(folder: Path, mesh: Mesh) -> Source:
     lora = spec.lora
     if lora is None:
         return source
-    adapted = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=REMAT["none"], lora=lora)
+    adapted = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=NO_REMAT, lora=lora)
     merged = merge_lora(source.load(placed(adapted, mesh)), lora)
     leaves = leaf_paths(merged)
 

@@ -12,11 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
 
+from biomedgpt_jax.core.compile_cache import cache_folder, use_cache
 from biomedgpt_jax.core.errors import EXIT_RESTART, UsageError
 from biomedgpt_jax.core.lora import begins_behind_zero
 from biomedgpt_jax.core.partition import merge, split
@@ -32,6 +34,7 @@ from biomedgpt_jax.train.ledger import Ledger, ledger_json, make_ledger, print_l
 from biomedgpt_jax.train.loop import LoopSettings
 from biomedgpt_jax.train.metrics import Writer, jsonl_writer, tensorboard_writer, terminal_writer, wandb_writer
 from biomedgpt_jax.train.optim import OptimConfig, Optimizer, make_optimizer
+from biomedgpt_jax.train.profile import ProfileSettings
 from biomedgpt_jax.train.run import Run, run_training
 from biomedgpt_jax.train.state import abstract_state
 from biomedgpt_jax.train.step import StepSettings
@@ -47,6 +50,7 @@ from biomedgpt_jax.verbs.model_spec import (
     build_model,
     image_transform,
     lookup,
+    remat_from_config,
     spec_from_config,
     write_spec,
 )
@@ -58,7 +62,7 @@ from biomedgpt_jax.verbs.training_checks import begun, check_rows, check_same_mo
 from biomedgpt_jax.verbs.training_data import reading, run_tokenizer, training_data
 
 EXAMPLE = "biomedgpt train --workdir=runs/small --config=configs/smoke.py:stage=1,data=data/vqa_rad"
-SECTIONS = ("model", "init", "tokenizer", "data", "tune", "lora", "optim", "train", "eval", "mesh", "log")
+SECTIONS = ("model", "init", "tokenizer", "data", "tune", "lora", "optim", "train", "eval", "mesh", "log", "profile")
 TUNE = {kind.value: kind for kind in Tune}
 
 
@@ -84,6 +88,7 @@ def run(values: flags.FlagValues) -> int:
     config = command_line.require_config(values, EXAMPLE, SECTIONS)
     workdir = Path(command_line.require(values, "workdir", EXAMPLE))
     join_processes(values)
+    use_cache(cache_folder(config.compile_cache, str(workdir), jax.default_backend()))
     return train(config, workdir, make_console())
 
 
@@ -130,6 +135,7 @@ def train(config: Config, workdir: Path, console: Console) -> int:
             keep_checkpoints=config.train.keep,
             late_gradients=begins_behind_zero,
             costs=training_costs(config, spec, parts.is_trainable),
+            profile=_profile(config, data.num_steps),
         ),
         data.batches(features or image_transform(spec), reading(config), range(rows.start, rows.stop)),
         rows,
@@ -154,7 +160,7 @@ def build_parts(config: Config, spec: ModelSpec, total_steps: int, devices: Sequ
     Raises:
         UsageError: settings that do not fit each other.
     """
-    model = build_model(spec, compute_dtype=config.model.compute_dtype, remat=config.model.remat)
+    model = build_model(spec, compute_dtype=config.model.compute_dtype, remat=remat_from_config(config))
     mesh = make_mesh(MeshShape(**config.mesh), devices)
     is_trainable = trainable(
         spec.model,
@@ -175,6 +181,18 @@ def _optim_config(config: Config, total_steps: int) -> OptimConfig:
     settings = dict(config.optim)
     settings["group_rates"] = dict(settings["group_rates"])
     return OptimConfig(total_steps=total_steps, **settings)
+
+
+def _profile(config: Config, steps: int) -> ProfileSettings | None:
+    settings = ProfileSettings(**config.profile)
+    if settings.start == 0:
+        return None
+    if not 0 < settings.start <= steps or settings.steps < 1:
+        raise UsageError(
+            f"config.profile: start={settings.start} and steps={settings.steps}; expected 1 or more steps from one of "
+            f"the run's {steps} on, or start=0 for no profile."
+        )
+    return settings
 
 
 def step_settings(config: Config, spec: ModelSpec) -> StepSettings:

@@ -14,7 +14,6 @@ from biomedgpt_jax.convert.card import Card, Origin, Score
 from biomedgpt_jax.convert.export import Exported, Form, export_model
 from biomedgpt_jax.convert.leaves import Leaves, in_memory
 from biomedgpt_jax.convert.processing import ExportText
-from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.partition import map_with_path
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.prompts import TEMPLATES
@@ -23,7 +22,7 @@ from biomedgpt_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer, tra
 from biomedgpt_jax.layers.position import RopeScaling
 from biomedgpt_jax.models.connector import connector_from_name
 from biomedgpt_jax.models.decoders import PRESETS
-from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
+from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, make_llama3_med
 from biomedgpt_jax.models.s2 import MapSize, S2Config
 from biomedgpt_jax.models.towers import clip, dinov2, h_optimus, siglip
 from biomedgpt_jax.models.vision import VisionConfig, feature_widths
@@ -99,7 +98,7 @@ def tiny(
     vision = VisionConfig(tower, second, s2, features)
     joint = replace(connector_from_name(connector, feature_widths(vision), decoder.width), **sizes)
     config = Llama3MedConfig(vision, joint, decoder)
-    fns = make_llama3_med(config, compute_dtype=jnp.float32, remat=Remat.NONE, lora=None)
+    fns = make_llama3_med(config, compute_dtype=jnp.float32, remat=NO_REMAT, lora=None)
     rng = np.random.default_rng(7)
 
     def randomise(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:

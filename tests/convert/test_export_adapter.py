@@ -14,10 +14,9 @@ from biomedgpt_jax.convert.reimport import reimport, reimport_adapter
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
 from biomedgpt_jax.convert.torch_model import exported_model
 from biomedgpt_jax.core.lora import BaseWeights, Lora, is_adapter, merge_lora, without_lora
-from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.partition import map_with_path, split
 from biomedgpt_jax.models.llama import ALL_LINEARS
-from biomedgpt_jax.models.llama3_med import add_lora, make_llama3_med
+from biomedgpt_jax.models.llama3_med import NO_REMAT, add_lora, make_llama3_med
 from tests.convert.exported import CARD, TOWERS, Tiny, export_text, read_json, tiny, tokenizer
 
 # alpha / rank is neither 1 nor a power of two, and some projections have no adapter.
@@ -45,7 +44,7 @@ def case(request, tmp_path_factory, text):
         return jnp.asarray(rng.standard_normal(leaf.shape) * 0.3, leaf.dtype) if is_adapter(path) else leaf
 
     params = map_with_path(filled, jax.jit(lambda p: add_lora(plain.config, lora, p, jax.random.key(0)))(plain.params))
-    fns = make_llama3_med(plain.config, compute_dtype=jnp.float32, remat=Remat.NONE, lora=lora)
+    fns = make_llama3_med(plain.config, compute_dtype=jnp.float32, remat=NO_REMAT, lora=lora)
     factors, _ = split(params, is_adapter)
     base = in_memory(without_lora(params, lora))
     export_adapter_of(folder / "peft", in_memory(factors), lora, base, plain.config, text, "pad", CARD)

@@ -6,11 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.eval import decode
 from biomedgpt_jax.models.connector import connector_from_name
 from biomedgpt_jax.models.decoders import PRESETS
-from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
+from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, make_llama3_med
 from biomedgpt_jax.models.s2 import MapSize, S2Config
 from biomedgpt_jax.models.towers import PENULTIMATE_PATCHES, TOWERS
 from biomedgpt_jax.models.vision import VisionConfig, feature_widths
@@ -27,7 +26,7 @@ def model_and_params():
     connector = connector_from_name("linear", feature_widths(vision), decoder.width)
     config = Llama3MedConfig(vision, connector, decoder)
     assert config.tokens_per_image == 16
-    model = make_llama3_med(config, compute_dtype=np.float32, remat=Remat.NONE, lora=None)
+    model = make_llama3_med(config, compute_dtype=np.float32, remat=NO_REMAT, lora=None)
     rng = np.random.default_rng(0)  # drawn here: compiling the model's own initialisers takes longer than the test
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return model, jax.tree.map(lambda leaf: 0.3 * rng.standard_normal(leaf.shape, np.float32), shapes)

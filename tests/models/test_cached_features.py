@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.partition import leaf_paths
 from biomedgpt_jax.core.types import ModelFns
 from biomedgpt_jax.models.connector import connector_from_name
 from biomedgpt_jax.models.decoders import PRESETS
 from biomedgpt_jax.models.flops import matmul_flops
-from biomedgpt_jax.models.llama3_med import Llama3MedConfig, make_llama3_med
+from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, make_llama3_med
 from biomedgpt_jax.models.s2 import MapSize, S2Config
 from biomedgpt_jax.models.towers import PUBLISHED_FEATURES, TOWERS
 from biomedgpt_jax.models.vision import VisionConfig, feature_widths, make_encoder
@@ -54,7 +53,7 @@ def make_case(tower: str, scales: tuple[int, ...], dtype: str) -> Case:
     vision = VisionConfig(TOWERS[tower], None, S2Config(scales, MapSize.SMALLEST), PUBLISHED_FEATURES[tower])
     decoder = replace(PRESETS["smoke"], depth=1)
     config = Llama3MedConfig(vision, connector_from_name("mlp2x_gelu", feature_widths(vision), decoder.width), decoder)
-    return Case(config, make_llama3_med(config, compute_dtype=dtype, remat=Remat.NONE, lora=None), dtype)
+    return Case(config, make_llama3_med(config, compute_dtype=dtype, remat=NO_REMAT, lora=None), dtype)
 
 
 def features_in_another_order(case: Case, tower, images: np.ndarray) -> np.ndarray:

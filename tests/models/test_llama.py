@@ -6,6 +6,7 @@ import torch
 
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.module import Remat
+from biomedgpt_jax.core.partition import leaf_paths
 from biomedgpt_jax.models import llama
 from biomedgpt_jax.models.decoders import PRESETS, decoder_preset
 from tests.models.references import CONFIGS, abstract_decoder, close, decoder_reference
@@ -98,10 +99,30 @@ def test_a_prompt_longer_than_the_cache_is_refused(tokens):
         model.prefill(model.embed_tokens(jnp.asarray(tokens[:, :12]), jnp.float32), ones, ones, 11)
 
 
-def test_remat_changes_nothing_and_bfloat16_only_the_rounding(tokens):
+def test_remat_policies_give_the_same_gradients_and_compute_more_the_less_they_keep(tokens):
+    reference = decoder_reference("llama3")
+    reads = jnp.asarray(tokens[:, :24])
+
+    def gradient(remat):
+        return jax.jit(jax.grad(lambda params: jnp.sum(jnp.sin(reference.logits(reads, params=params, remat=remat)))))
+
+    plain = leaf_paths(gradient(Remat.NONE)(reference.params))
+    for remat in (Remat.MINIMAL, Remat.OFFLOAD):
+        for path, leaf in leaf_paths(gradient(remat)(reference.params)).items():
+            close(leaf, np.asarray(plain[path]))
+    programs = {remat: str(gradient(remat).trace(reference.params).jaxpr) for remat in Remat}
+    # With 24 tokens attention is one block, whose softmax takes one exponential: forward, again, and backward.
+    exponentials = {remat: program.count(" exp ") for remat, program in programs.items()}
+    products = {remat: program.count(" dot_general[") for remat, program in programs.items()}
+    assert products[Remat.NONE] == products[Remat.MINIMAL] < products[Remat.DOTS] < products[Remat.FULL]
+    assert exponentials[Remat.MINIMAL] == exponentials[Remat.NONE] == exponentials[Remat.DOTS] - 1, exponentials
+    assert products[Remat.FULL] - products[Remat.OFFLOAD] == 3 + 2  # projections and attention
+    assert [remat for remat in Remat if "Host" in programs[remat]] == [Remat.OFFLOAD]
+
+
+def test_bfloat16_changes_only_the_rounding(tokens):
     reference, short = decoder_reference("llama3"), tokens[:, :24]
     exact = np.asarray(reference.logits(short))
-    close(reference.logits(short, remat=Remat.FULL), exact)
     rounded = reference.logits(short, dtype=jnp.bfloat16, remat=Remat.DOTS)
     assert rounded.dtype == jnp.float32
     assert 1e-4 < np.abs(rounded - exact).max() / np.abs(exact).max() < 0.1

@@ -10,7 +10,7 @@ from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.partition import leaf_paths, merge, split
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh, shardings
 from biomedgpt_jax.models.connector import MlpConfig
-from biomedgpt_jax.models.llama3_med import Llama3MedConfig, Tune, make_llama3_med, trainable
+from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, PartRemat, Tune, make_llama3_med, trainable
 from tests.models.llava_reference import PER_IMAGE, llava_reference, make_batch
 from tests.models.references import close
 
@@ -21,7 +21,7 @@ TEXT = [*range(5, 25)]
 
 
 @cache
-def model(remat: Remat = Remat.NONE):
+def model(remat: PartRemat = NO_REMAT):
     return make_llama3_med(llava_reference().config, compute_dtype=jnp.float32, remat=remat, lora=None)
 
 
@@ -98,7 +98,7 @@ def test_generation_with_images_equals_the_whole_row():
 @cache
 def loss_and_gradients(mesh_shape: tuple[int, int, int, int] | None):
     """Of connector and decoder, with the tower frozen, over eight rows."""
-    fns, reference = model(Remat.FULL), llava_reference()
+    fns, reference = model(PartRemat(Remat.FULL, Remat.FULL)), llava_reference()
     is_trainable = trainable(reference.config, tower=False, connector=True, decoder=Tune.FULL)
     rows = [TWO, FIRST, LAST, TEXT, FIRST, TWO, TEXT, LAST]
     batch = make_batch(rows, slots=2, length=32)
