@@ -65,7 +65,7 @@ def gather_facts(workdir: str | None, cache: str | None) -> Facts:
         host=socket.gethostname(),
         versions=_versions(),
         hardware=_hardware(),
-        platform=devices[0].platform if devices else "",
+        platform=platform(),
         device_kind=devices[0].device_kind if devices else "",
         local_devices=len(devices),
         all_devices=jax.device_count() if devices else 0,
@@ -75,6 +75,12 @@ def gather_facts(workdir: str | None, cache: str | None) -> Facts:
         workdir=probe_folder(workdir, PROBE_BYTES) if workdir else None,
         cache=probe_folder(cache, 1 << 10) if cache else None,
     )
+
+
+def platform() -> str:
+    """What JAX uses; "" where it finds no devices."""
+    devices, _ = _devices()
+    return devices[0].platform if devices else ""
 
 
 def probe_folder(path: str, size: int) -> Folder:

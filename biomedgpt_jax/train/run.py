@@ -1,6 +1,6 @@
 """One training run in its workdir: restore or start, loop, and prove that what was frozen stayed so.
 
-<workdir>/metrics.jsonl  tensorboard/  base/  checkpoints/  bad_batch_step_*.json
+<workdir>/metrics.jsonl  tensorboard/  base/  checkpoints/  profile/  bad_batch_step_*.json
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +21,7 @@ from biomedgpt_jax.train.gradients import GradientCheck
 from biomedgpt_jax.train.loop import LoopSettings, Outcome, train_loop
 from biomedgpt_jax.train.metrics import Row, Writer
 from biomedgpt_jax.train.optim import Optimizer
+from biomedgpt_jax.train.profile import ProfiledStep, ProfileSettings
 from biomedgpt_jax.train.recorder import Costs, Recorder
 from biomedgpt_jax.train.state import first_state
 from biomedgpt_jax.train.step import StepSettings, compile_step, make_train_step
@@ -42,6 +43,7 @@ class Run:
     keep_checkpoints: int | None  # None: all
     late_gradients: Callable[[str], bool]  # paths without a gradient at step 1 (gradients.py)
     costs: Costs | None
+    profile: ProfileSettings | None
 
 
 def run_training(
@@ -87,8 +89,12 @@ def run_training(
             sample_name=sample_name,
             folder=run.workdir,
         )
+        step = compile_step(make_train_step(run.model, run.optimizer, run.step), run.abstract, run.mesh)
+        if run.profile:
+            done = int(state.step)
+            step = stack.enter_context(ProfiledStep(step, run.profile, done=done, workdir=run.workdir))
         outcome = train_loop(
-            compile_step(make_train_step(run.model, run.optimizer, run.step), run.abstract, run.mesh),
+            step,
             state,
             data,
             settings=run.loop,

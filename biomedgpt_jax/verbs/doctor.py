@@ -23,7 +23,7 @@ from rich.table import Table
 from biomedgpt_jax.core.compile_cache import cache_folder
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.core.processes import is_leader
-from biomedgpt_jax.doctor.facts import Facts, Folder, gather_facts, made, marked, sees
+from biomedgpt_jax.doctor.facts import Facts, Folder, gather_facts, made, marked, platform, sees
 from biomedgpt_jax.doctor.findings import (
     Finding,
     Level,
@@ -83,7 +83,7 @@ def _meet(values: flags.FlagValues) -> list[Finding]:
 
 def examine(config: Config | None, workdir: str | None) -> list[Finding]:
     """All findings; every process must call it, and all get the same."""
-    cache = cache_folder("", workdir or "")
+    cache = cache_folder(config.compile_cache if config else "", workdir or "", platform())
     with made((workdir, cache)):
         gather("doctor folders", "")  # all are made before any is used, and used before any is removed
         mine = gather_facts(workdir, cache)
