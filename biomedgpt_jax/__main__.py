@@ -43,7 +43,10 @@ def main() -> int:
     if not debug:
         _quiet()
     try:
-        return _run(verb, [argument for argument in rest if argument != "--debug"], after)
+        code = _run(verb, [argument for argument in rest if argument != "--debug"], after)
+        if processes := _processes():
+            processes.finish()
+        return code
     except KeyboardInterrupt:
         return _fail(verb, "interrupted", 1)
     except (RunError, DataError) as error:

@@ -1,13 +1,14 @@
 """Before anything waits for all processes: are they all there? Who is not is named, within a time limit.
 
 Process 0 listens at the coordinator's address, which JAX's own service takes over afterwards; each of the others says
-its number and waits for the answer. One line of JSON each way.
+its number and waits for the answer. One line of JSON each way. The connections stay open: see watch.py.
 """
 
 import json
+import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from biomedgpt_jax.core.errors import RunError, UsageError
@@ -16,8 +17,10 @@ _LINE_BYTES = 4096
 _PAUSE = 0.2  # seconds between attempts to reach process 0
 
 
-def roll_call(address: str, processes: int, process: int, seconds: float) -> None:
-    """Returns when all `processes` have called at `address` ("host:port").
+def roll_call(address: str, processes: int, process: int, seconds: float) -> dict[int, socket.socket]:
+    """The open lines to the others, when all `processes` have called at `address` ("host:port").
+
+    Process 0 has a line to each of the others, each of them has one to process 0.
 
     Raises:
         UsageError: two processes say that they have one number, or another count. RunError: some have not called
@@ -25,9 +28,17 @@ def roll_call(address: str, processes: int, process: int, seconds: float) -> Non
     """
     host, port = split_address(address)
     if process == 0:
-        _listen(port, processes, time.monotonic() + seconds, seconds)
-    else:
-        _answer(host, port, {"process": process, "processes": processes, "host": socket.gethostname()}, seconds)
+        return _listen(port, processes, time.monotonic() + seconds, seconds)
+    said = {"process": process, "processes": processes, "host": socket.gethostname()}
+    return {0: _answer(host, port, said, seconds)}
+
+
+def tell(lines: Iterable[socket.socket], said: Mapping[str, Any]) -> None:
+    for line in lines:
+        try:
+            line.sendall(json.dumps(said).encode() + b"\n")
+        except OSError:  # it has left; its own log says why
+            continue
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -38,28 +49,25 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _listen(port: int, processes: int, deadline: float, seconds: float) -> None:
+def _listen(port: int, processes: int, deadline: float, seconds: float) -> dict[int, socket.socket]:
     here: dict[int, socket.socket] = {}
-    try:
-        with _server(port) as server:
-            while len(here) < processes - 1:
-                server.settimeout(max(0.01, deadline - time.monotonic()))
-                try:
-                    caller, _ = server.accept()
-                except TimeoutError:
-                    missing = sorted(set(range(1, processes)) - here.keys())
-                    refusal = (
-                        f"{_named(missing)} of {processes} did not call within {seconds:.0f} s. "
-                        "Look at their logs: did they start, with the same coordinator, and can they reach this port?"
-                    )
-                    _tell(here.values(), {"refused": refusal})
-                    raise RunError(refusal) from None
-                if said := _heard(caller):
-                    _admit(said, caller, here, processes)
-        _tell(here.values(), {"go": True})
-    finally:
-        for caller in here.values():
-            caller.close()
+    with _server(port) as server:
+        while len(here) < processes - 1:
+            server.settimeout(max(0.01, deadline - time.monotonic()))
+            try:
+                caller, _ = server.accept()
+            except TimeoutError:
+                missing = sorted(set(range(1, processes)) - here.keys())
+                refusal = (
+                    f"{_named(missing)} of {processes} did not call within {seconds:.0f} s. "
+                    "Look at their logs: did they start, with the same coordinator, and can they reach this port?"
+                )
+                tell(here.values(), {"refused": refusal})
+                raise RunError(refusal) from None
+            if said := _heard(caller):
+                _admit(said, caller, here, processes)
+    tell(here.values(), {"go": True})
+    return here
 
 
 def _server(port: int) -> socket.socket:
@@ -67,7 +75,7 @@ def _server(port: int) -> socket.socket:
         return socket.create_server(("", port), backlog=1024)
     except OSError as error:
         raise RunError(
-            f"Port {port} of this machine, where the coordinator listens, can't be taken ({error.strerror}). "
+            f"Port {port}, where the coordinator listens, can't be taken here ({os.strerror(error.errno or 0)}). "
             "Is an earlier run still there? Stop it or choose another port."
         ) from error
 
@@ -79,25 +87,26 @@ def _admit(said: Mapping[str, Any], caller: socket.socket, here: dict[int, socke
             f"A process on {said.get('host')} calls itself {number} of {count}; expected 1 to {processes - 1} of "
             f"{processes}, each once. Give every process its own --process and the same --processes."
         )
-        _tell([*here.values(), caller], {"refused": refusal})
+        tell([*here.values(), caller], {"refused": refusal})
         raise UsageError(refusal)
     here[number] = caller
 
 
-def _answer(host: str, port: int, said: Mapping[str, Any], seconds: float) -> None:
+def _answer(host: str, port: int, said: Mapping[str, Any], seconds: float) -> socket.socket:
     deadline = time.monotonic() + seconds
     reason = "no answer"
     while time.monotonic() < deadline:
         try:
-            with socket.create_connection((host, port), timeout=max(0.01, deadline - time.monotonic())) as line:
-                _tell([line], said)
-                # Process 0 may wait for others as long as this one waits for it.
-                line.settimeout(2 * seconds)
-                answer = _heard(line)
-                if answer and "refused" in answer:
-                    raise RunError(f"Process 0 gave up: {answer['refused']}")
-                if answer:
-                    return
+            line = socket.create_connection((host, port), timeout=max(0.01, deadline - time.monotonic()))
+            tell([line], said)
+            # Process 0 may wait for others as long as this one waits for it.
+            line.settimeout(2 * seconds)
+            answer = _heard(line)
+            if answer and "refused" in answer:
+                raise RunError(f"Process 0 gave up: {answer['refused']}")
+            if answer:
+                return line
+            line.close()
         except OSError as error:
             reason = error.strerror or str(error)
         time.sleep(_PAUSE)
@@ -116,14 +125,6 @@ def _heard(line: socket.socket) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return said if isinstance(said, dict) else None
-
-
-def _tell(lines: Any, said: Mapping[str, Any]) -> None:
-    for line in lines:
-        try:
-            line.sendall(json.dumps(said).encode() + b"\n")
-        except OSError:  # it has left; its own log says why
-            continue
 
 
 def _named(processes: list[int]) -> str:
