@@ -42,6 +42,7 @@ class ModelFns:
     axes: Callable[[], AxesTree]
     forward: Callable[[Params, Batch], jax.Array]  # -> hidden [b s d]
     unembed: Callable[[Params, jax.Array], jax.Array]  # hidden [... d] -> float32 logits [... v]
+    head: Callable[[Params], jax.Array]  # -> [d v] in the type of hidden states, whose product with them are logits
     prefill: Callable[[Params, Batch, int], tuple[jax.Array, Any]]  # -> logits [b v], cache
     decode: Callable[[Params], DecodeStep]  # what is the same for every token is done here, once
 

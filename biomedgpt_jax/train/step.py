@@ -83,7 +83,7 @@ def make_train_step(model: ModelFns, optimizer: Optimizer, settings: StepSetting
 def loss_sums(model: ModelFns, params: Params, batch: Batch, settings: StepSettings) -> Sums:
     """The loss of a batch as sums, of which several can be added up."""
     return cross_entropy(
-        lambda hidden: model.unembed(params, hidden),
+        model.head(params),
         model.forward(params, batch),
         batch["targets"],
         batch["loss_weights"],

@@ -33,7 +33,7 @@ def echo(logits_of=lambda token: 10.0 * jax.nn.one_hot(token, WORDS)) -> ModelFn
         fed_right = (tokens == jnp.take_along_axis(cache["said"], at[:, None] - 1, 1)[:, 0]) | (word == 0)
         return logits_of(jnp.where(fed_right, word, 11) + params["shift"]), {**cache, "at": at}
 
-    return ModelFns(unused, unused, unused, unused, prefill, lambda params: partial(step, params=params))
+    return ModelFns(unused, unused, unused, unused, unused, prefill, lambda params: partial(step, params=params))
 
 
 def batch_of(prompts, length=8):

@@ -32,7 +32,9 @@ AXES = {
 
 
 def toy_model() -> ModelFns:
-    return ModelFns(init=_init, axes=lambda: AXES, forward=_forward, unembed=_unembed, prefill=_none, decode=_none)
+    return ModelFns(
+        init=_init, axes=lambda: AXES, forward=_forward, unembed=_unembed, head=_head, prefill=_none, decode=_none
+    )
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,10 @@ def _forward(params, batch):
 
 def _unembed(params, hidden):
     return jnp.einsum("...d,dv->...v", hidden, params["decoder"]["lm_head"]["kernel"])
+
+
+def _head(params):
+    return params["decoder"]["lm_head"]["kernel"]
 
 
 def _none(*_):
