@@ -25,6 +25,8 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "parts": ("data", "fsdp", "context"),  # of rows, where a row lies on several devices
     "tiles": ("data", "fsdp", "tensor", "context"),  # images, or tower crops of all scales, as one batch
     "length": "context",
+    "slice": "data",  # rows, while `columns` splits what fsdp splits of them
+    "columns": "fsdp",
     "activation_embed": None,
     "activation_heads": "tensor",
     "activation_mlp": "tensor",
@@ -67,8 +69,37 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
         UsageError: the shape does not use all devices exactly, two axes are -1, or `data` does not divide over slices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = astuple(_fill(shape, len(devices)))
+    sizes = astuple(mesh_sizes(shape, len(devices)))
     return Mesh(_grid(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def mesh_sizes(shape: MeshShape, count: int) -> MeshShape:
+    """The shape with what -1 stands for among `count` devices.
+
+    Raises:
+        UsageError: see `make_mesh`.
+    """
+    sizes = asdict(shape)
+    free = [name for name, size in sizes.items() if size == -1]
+    if len(free) > 1:
+        raise UsageError(f"Mesh {sizes}: at most one axis may be -1, found {free}.")
+    wrong = [f"{name}={size}" for name, size in sizes.items() if size < 1 and name not in free]
+    if wrong:
+        raise UsageError(f"Mesh {wrong[0]}: expected 1 or more devices, or -1 on one axis for what is left.")
+    known = math.prod(size for size in sizes.values() if size != -1)
+    if free and count % known == 0:
+        return replace(shape, **{free[0]: count // known})
+    if not free and known == count:
+        return shape
+    largest = max((name for name in sizes if name not in free), key=lambda name: sizes[name])
+    others = known // sizes[largest]
+    # With the other sizes as they are, where these can be.
+    room = count // others if count % others == 0 else count
+    fitting = [size for size in range(1, room + 1) if (room % size == 0 if free else size == room)]
+    raise UsageError(
+        f"Mesh {largest}={sizes[largest]} does not fit {count} devices: the sizes {sizes} multiply to {known}; nearest "
+        f"that fit: {nearest(sizes[largest], fitting)}. One axis may be -1 to take what is left."
+    )
 
 
 def spec(axes: tuple[str | None, ...]) -> PartitionSpec:
@@ -156,30 +187,6 @@ def target_platform() -> str:
     device = jax.sharding.get_abstract_mesh().abstract_device
     platform = jax.default_backend() if device is None else device.platform
     return "gpu" if platform in ("cuda", "rocm") else platform
-
-
-def _fill(shape: MeshShape, count: int) -> MeshShape:
-    sizes = asdict(shape)
-    free = [name for name, size in sizes.items() if size == -1]
-    if len(free) > 1:
-        raise UsageError(f"Mesh {sizes}: at most one axis may be -1, found {free}.")
-    wrong = [f"{name}={size}" for name, size in sizes.items() if size < 1 and name not in free]
-    if wrong:
-        raise UsageError(f"Mesh {wrong[0]}: expected 1 or more devices, or -1 on one axis for what is left.")
-    known = math.prod(size for size in sizes.values() if size != -1)
-    if free and count % known == 0:
-        return replace(shape, **{free[0]: count // known})
-    if not free and known == count:
-        return shape
-    largest = max((name for name in sizes if name not in free), key=lambda name: sizes[name])
-    others = known // sizes[largest]
-    # With the other sizes as they are, where these can be.
-    room = count // others if count % others == 0 else count
-    fitting = [size for size in range(1, room + 1) if (room % size == 0 if free else size == room)]
-    raise UsageError(
-        f"Mesh {largest}={sizes[largest]} does not fit {count} devices: the sizes {sizes} multiply to {known}; nearest "
-        f"that fit: {nearest(sizes[largest], fitting)}. One axis may be -1 to take what is left."
-    )
 
 
 def _grid(sizes: tuple[int, ...], devices: Sequence[Any]) -> Any:

@@ -24,15 +24,15 @@ def default_folder() -> Path:
     return Path(base) / "biomedgpt_jax" / "fit"
 
 
-def compile_once(lowered: Any, topology: Topology, folder: Path) -> tuple[Compiled | DoesNotFit, bool]:
-    """What compiling `lowered` gives, and whether it was there already."""
+def compile_once(lowered: Any, topology: Topology, folder: Path) -> Compiled | DoesNotFit:
+    """What compiling `lowered` gives, from the folder where it was compiled before."""
     key = _key(lowered, topology)
     kept = _read(folder, key)
     if kept is not None:
-        return kept, True
+        return kept
     made = compile_lowered(lowered)
     _write(folder, key, made)
-    return made, False
+    return made
 
 
 def _key(lowered: Any, topology: Topology) -> str:

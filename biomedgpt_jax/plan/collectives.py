@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from math import prod
 
 import numpy as np
 
@@ -92,15 +93,23 @@ def _groups(source: Instruction) -> tuple[tuple[int, ...], ...]:
         places = np.arange(np.prod(sizes)).reshape(sizes)
         places = places.transpose(_numbers(grid[3])) if grid[3] else places
         return tuple(map(tuple, places.reshape(_numbers(grid[1])).tolist()))
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text):
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((.*?\)?)\))?\s*\{([^}]*)\}", text):
         sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
-        inside = re.findall(r"'([^']+)'", mesh[2])
-        places = np.arange(np.prod(list(sizes.values()))).reshape(list(sizes.values()))
-        names = list(sizes)
-        order = [names.index(name) for name in names if name not in inside] + [names.index(name) for name in inside]
-        count = int(np.prod([sizes[name] for name in inside]))
+        inside, names = re.findall(r"'([^']+)'", mesh[3]), list(sizes)
+        order = sorted(range(len(names)), key=lambda axis: names[axis] in inside)
+        count = prod(sizes[name] for name in inside)
+        places = _device_ids(mesh[2], prod(sizes.values())).reshape(list(sizes.values()))
         return tuple(map(tuple, places.transpose(order).reshape(-1, count).tolist()))
     raise RunError(f"{source.name}: who takes part in this {source.opcode} is written in an unknown way: {text[:200]}")
+
+
+def _device_ids(text: str | None, count: int) -> np.ndarray:
+    """The devices of a named mesh in its order: 0 to count, `[2,4]T(1,0)` for a transposed grid, or a list."""
+    if not text:
+        return np.arange(count)
+    if grid := re.fullmatch(r"\[([\d,]+)\]T\(([\d,]+)\)", text):
+        return np.arange(count).reshape(_numbers(grid[1])).transpose(_numbers(grid[2])).ravel()
+    return np.array(_numbers(text))
 
 
 def _lists(text: str) -> tuple[tuple[int, ...], ...]:

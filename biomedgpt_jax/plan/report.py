@@ -1,9 +1,14 @@
 """A prediction on the screen."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
+
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from biomedgpt_jax.plan.prediction import KERNEL_EFFICIENCY, Prediction, Speed, Traffic
+from biomedgpt_jax.plan.search import Tried
 from biomedgpt_jax.train.ledger import readable_bytes
 
 NOTE = (
@@ -35,6 +40,31 @@ def print_prediction(prediction: Prediction, console: Console) -> None:
         say("No prediction of time: the compiler for this chip gives no estimates.")
     else:
         _print_speed(prediction, prediction.speed, console)
+
+
+def print_search(tried: Sequence[Tried], console: Console) -> None:
+    table = Table("mesh", "remat", box=None)
+    for name in ("rows/device", "accumulate", "rows/step", "peak", "step s", "tokens/s", "images/s", "MFU"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for each in tried:
+        of, found = each.candidate, each.prediction
+        mesh = " ".join(f"{name}={size}" for name, size in asdict(of.mesh).items() if size > 1)
+        settings = (mesh or "one device", of.remat, str(of.device_rows), str(of.accumulate), str(of.rows))
+        figures = ("",) * 5 if found is None else _figures(found)
+        note = "" if each.fits else escape(each.reason or "does not fit")
+        table.add_row(*settings, *figures, note, style=None if each.fits else "dim")
+    console.print(table)
+    console.print(NOTE, markup=False, highlight=False)
+
+
+def _figures(found: Prediction) -> tuple[str, ...]:
+    peak = "" if found.needed is None else readable_bytes(found.needed)
+    if found.speed is None:
+        return (peak, "", "", "", "")
+    speed = found.speed
+    rates = f"{speed.tokens_per_second:,.0f}", f"{speed.images_per_second:,.1f}"
+    return (peak, f"{speed.step_seconds:.3g}", *rates, f"{speed.mfu:.1%}")
 
 
 def _print_speed(prediction: Prediction, speed: Speed, console: Console) -> None:

@@ -103,6 +103,8 @@ GROUPS = [
     ("replica_groups=[4,2]<=[2,4]T(1,0)", 2, True),  # 0 with 4
     ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", 4, False),
     ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}", 2, True),
+    ("replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_0'}", 4, False),
+    ("replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_1'}", 2, True),
     ("replica_groups=[1,8]<=[8]", 8, True),
 ]
 
