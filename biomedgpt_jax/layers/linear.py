@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.module import Initializer, param
-from biomedgpt_jax.core.sharding import is_split
+from biomedgpt_jax.core.sharding import is_split, shard
 
 Axes = tuple[str | None, ...]
 
@@ -48,8 +48,11 @@ class Embedding(nnx.Module):
     def __init__(self, vocab_size: int, width: int, *, init: Initializer, rngs: nnx.Rngs):
         self.embedding = param(rngs, (vocab_size, width), ("vocab", "embed"), init)
 
-    def __call__(self, ids: Int[Array, "..."], dtype: DTypeLike) -> Float[Array, "... d"]:
-        return jnp.take(self.embedding[...], ids, axis=0).astype(dtype)
+    def __call__(self, ids: Int[Array, "b s"], dtype: DTypeLike) -> Float[Array, "b s d"]:
+        """Each device looks its columns up for all rows of its slice, so that rows travel and never the table."""
+        table = shard(self.embedding[...], "vocab", "columns")
+        found = shard(jnp.take(table, shard(ids, "slice", "length"), axis=0), "slice", "length", "columns")
+        return shard(found.astype(dtype), "batch", "length", "activation_embed")
 
 
 def contract(
