@@ -5,7 +5,6 @@ the tokens are compared before anything is timed. Compile time is not counted: t
 """
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import compare, machine
+from timing import chosen, compare, machine, software
 from twins import SMALL_DECODER, TINY_DECODER, batch_of, in_transformers, small_llava, torch_inputs
 
 from biomedgpt_jax.core.types import Params
@@ -40,12 +39,11 @@ SHAPES = {
 
 
 def main() -> None:
-    console = Console()
-    console.print(machine())
+    console, shapes = Console(), chosen(SHAPES)
+    console.print(f"{', '.join(shapes)}; float32; {software('jax', 'torch', 'transformers')}; {machine()}")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     table = Table("shape", "rows", "ours, tokens/s", "transformers, tokens/s", "ratio", "same tokens")
-    for name in sys.argv[1:] or SHAPES:
-        shape = SHAPES[name]
+    for name, shape in shapes.items():
         config = small_llava(shape.decoder)
         model = make_llama3_med(config, compute_dtype="float32", remat=NO_REMAT, lora=None)
         params = model.init(jax.random.key(0))

@@ -2,9 +2,14 @@
 
 import os
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,23 @@ def compare(
     )
 
 
+def software(*packages: str) -> str:
+    """Their versions, to print above the figures."""
+    return ", ".join(f"{package} {version(package)}" for package in packages)
+
+
 def machine() -> str:
     """Cores this process may use and the load of the last minute, to print above the figures."""
     return f"{len(os.sched_getaffinity(0))} CPU cores, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d %H:%M')}"
+
+
+def chosen(shapes: Mapping[str, T]) -> dict[str, T]:
+    """The shapes that the command line names, or all; ends the program where there is no such shape."""
+    names = sys.argv[1:] or list(shapes)
+    unknown = [name for name in names if name not in shapes]
+    if unknown:
+        sys.exit(f"No shape is called {', '.join(unknown)}. There are: {', '.join(shapes)}.")
+    return {name: shapes[name] for name in names}
 
 
 def _seconds(function: Callable[[], object], calls: int) -> float:

@@ -5,7 +5,6 @@ anything is timed. Ours is the step that `biomedgpt train` runs, metrics include
 """
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import compare, machine
+from timing import chosen, compare, machine, software
 from twins import SMALL_DECODER, TINY_DECODER, batch_of, in_transformers, small_llava, torch_inputs
 
 from biomedgpt_jax.core.lora import BaseWeights, Lora
@@ -52,12 +51,11 @@ SHAPES = {
 
 
 def main() -> None:
-    console = Console()
-    console.print(machine())
+    console, shapes = Console(), chosen(SHAPES)
+    console.print(f"{', '.join(shapes)}; float32; {software('jax', 'torch', 'transformers')}; {machine()}")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     table = Table("shape", "rows x tokens", "ours, ms", "PyTorch, ms", "ratio", "loss differs by")
-    for name in sys.argv[1:] or SHAPES:
-        shape = SHAPES[name]
+    for name, shape in shapes.items():
         config = small_llava(shape.decoder)
         params = make_llama3_med(config, compute_dtype="float32", remat=NO_REMAT, lora=None).init(jax.random.key(0))
         batch = batch_of(config, shape.rows, shape.tokens, seed=1)
@@ -84,7 +82,9 @@ def our_step(
         OptimConfig(RATE, {}, 10**6, 0.0, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=CLIP), axes
     )
     abstract = abstract_state(model, optimizer, chosen, mesh=mesh, frozen_dtype="float32")
-    settings = StepSettings(micro_batches=1, loss_chunk=512, label_smoothing=0.0, z_loss=0.0, tokens_per_image=1)
+    settings = StepSettings(
+        micro_batches=1, loss_chunk=shape.tokens // 4, label_smoothing=0.0, z_loss=0.0, tokens_per_image=1
+    )
     step = compile_step(make_train_step(model, optimizer, settings), abstract, mesh)
     held = [first_state(abstract, optimizer, params)]
 
