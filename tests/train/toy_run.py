@@ -1,6 +1,6 @@
 """A whole run of the toy on a packed Grain pipeline; also a program that tests start and kill.
 
-python tests/train/toy_run.py WORKDIR TOTAL_STEPS SAVE_EVERY SECONDS_PER_STEP POISONED_SAMPLE
+python tests/train/toy_run.py WORKDIR TOTAL_STEPS SAVE_EVERY SECONDS_PER_STEP POISONED_SAMPLE [COORDINATOR N PROCESS]
 """
 
 import os
@@ -21,7 +21,8 @@ import numpy as np
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import merge
-from biomedgpt_jax.core.placing import local_rows, place_batch
+from biomedgpt_jax.core.placing import Rows, local_rows, place_batch
+from biomedgpt_jax.core.processes import finish, join
 from biomedgpt_jax.train.loop import LoopSettings
 from biomedgpt_jax.train.metrics import jsonl_writer, tensorboard_writer
 from biomedgpt_jax.train.recorder import Costs
@@ -30,6 +31,7 @@ from biomedgpt_jax.train.step import loss_sums
 from tests.train.toy import PATCHES, PIXELS, SLOTS, WORDS, make_toy, toy_batch, toy_settings
 
 LENGTH, ROWS, SAMPLES = 12, 4, 37
+ALL = Rows(0, ROWS, ROWS)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ class Sample(grain.transforms.Map):
 
 @dataclass(frozen=True)
 class ToBatch(grain.transforms.Map):
+    rows: Rows
+
     def map(self, packed):
+        packed = {name: array[self.rows.start : self.rows.stop] for name, array in packed.items()}
         is_image = packed["is_image"] == 1
         return {
             "tokens": packed["tokens"],
@@ -71,11 +76,11 @@ class ToBatch(grain.transforms.Map):
         }
 
 
-def packed_data(poisoned=-1):
+def packed_data(poisoned=-1, rows=ALL):
     stream = grain.MapDataset.range(SAMPLES).seed(3).shuffle().repeat().map(Sample(poisoned)).to_iter_dataset()
     budget = {"tokens": LENGTH, "loss_weights": LENGTH, "is_image": LENGTH, "images": SLOTS, "samples": 3}
     packed = grain.experimental.FirstFitPackIterDataset(stream, length_struct=budget, num_packing_bins=3)
-    return iter(packed.batch(ROWS).map(ToBatch()))
+    return iter(packed.batch(ROWS).map(ToBatch(rows)))
 
 
 def toy_run(workdir, *, total_steps, save_every=4, log_every=3, mesh_shape=(1, 1), evaluate_every=0):
@@ -99,6 +104,7 @@ def toy_run(workdir, *, total_steps, save_every=4, log_every=3, mesh_shape=(1, 1
 
 def train_toy(workdir, *, poisoned=-1, seconds_per_step=0.0, model=None, data=None, **options):
     toy, run = toy_run(workdir, **options)
+    rows = local_rows(toy.mesh, ROWS)
     sums = jax.jit(lambda state, batch: loss_sums(toy.model, merge(state.trainable, state.frozen), batch, run.step))
 
     def evaluate(state):
@@ -111,8 +117,8 @@ def train_toy(workdir, *, poisoned=-1, seconds_per_step=0.0, model=None, data=No
 
     return run_training(
         replace(run, model=model or toy.model),
-        data or packed_data(poisoned),
-        local_rows(toy.mesh, ROWS),
+        data or packed_data(poisoned, rows),
+        rows,
         start=lambda: jax.jit(toy.model.init)(jax.random.key(0)),
         writers=lambda restored: [
             jsonl_writer(Path(workdir) / "metrics.jsonl", restored_step=restored),
@@ -125,17 +131,21 @@ def train_toy(workdir, *, poisoned=-1, seconds_per_step=0.0, model=None, data=No
 
 
 if __name__ == "__main__":
-    workdir, total_steps, save_every, seconds_per_step, poisoned = sys.argv[1:]
+    workdir, total_steps, save_every, seconds_per_step, poisoned, *cluster = sys.argv[1:]
+    if cluster:
+        join(cluster[0], int(cluster[1]), int(cluster[2]))
     try:
         outcome = train_toy(
             workdir,
             total_steps=int(total_steps),
             save_every=int(save_every),
             log_every=1,
+            mesh_shape=(2, 4) if jax.device_count() == 8 else (1, 1),
             seconds_per_step=float(seconds_per_step),
             poisoned=int(poisoned),
         )
     except RunError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    finish()
     print("finished" if outcome.finished else "stopped", outcome.step)
