@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.topology import Topology
-from biomedgpt_jax.launch.job import Fetch, Job, check_many, check_tpu, fetch_lines
+from biomedgpt_jax.launch.job import Job, check_many, check_tpu, shell_lines
 from biomedgpt_jax.launch.plan import COORDINATOR_PORT, Command, File, Plan
 
 # As Google Cloud's page "TPU software versions" lists them. Newer chips are not in this interface.
@@ -30,7 +30,7 @@ class Tpu:
     project: str | None  # None: the one that gcloud is set to
     spot: bool
     shared: bool  # a local path of output is the same folder on all machines
-    fetch: tuple[Fetch, ...]
+    first: tuple[str, ...]  # shell commands that each machine runs in the checkout before the verb
 
     @property
     def where(self) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ def _install(tpu: Tpu) -> str:
     busy = f'if [ -f {_PID} ] && kill -0 "$(cat {_PID})" 2>/dev/null; then'
     refuse = f'echo "A job is running here (process $(cat {_PID})); stop it first." >&2; exit 1; fi'
     unpack = f"mkdir -p {_FOLDER} && tar -xzf {_FOLDER}.tar.gz -C {_FOLDER}"
-    return " && ".join([f"{busy} {refuse}", unpack, f"cd {_FOLDER}", *fetch_lines(tpu.fetch), "bash launch/setup.sh"])
+    return " && ".join([f"{busy} {refuse}", unpack, f"cd {_FOLDER}", *shell_lines(tpu.first), "bash launch/setup.sh"])
 
 
 def _start(job: Job, many: bool) -> str:
@@ -169,7 +169,7 @@ def _startup(job: Job, tpu: Tpu, staged: str, many: bool) -> str:
         f"cd /opt/{_FOLDER}",
         f"{shlex.join(['gcloud', 'storage', 'cp', staged, f'../{_FOLDER}.tar.gz'])}",
         f"tar -xzf ../{_FOLDER}.tar.gz",
-        *fetch_lines(tpu.fetch),
+        *shell_lines(tpu.first),
         _PORT,
         f"exec {_supervised(job, many)}",
     ]

@@ -175,8 +175,8 @@ def _pod(job: Job, tpu: Tpu, image: str, chips: int) -> dict[str, Any]:
 def _check(job: Job, tpu: Tpu, target: str) -> bool:
     """Whether there are many machines."""
     check_tpu(tpu.topology, target)
-    if tpu.fetch:
-        raise UsageError(f"--fetch: not with --target={target}; mount the bucket in the cluster instead.")
+    if tpu.first:
+        raise UsageError(f"--first: not with --target={target}; put it into the image.")
     if tpu.topology.hosts > 1:
         check_many(job, shared=tpu.shared)
     return tpu.topology.hosts > 1

@@ -28,14 +28,6 @@ class Job:
         return *self.program, "--coordinator=auto"
 
 
-@dataclass(frozen=True)
-class Fetch:
-    """A bucket's folder that each machine copies before the verb starts."""
-
-    source: str
-    folder: str
-
-
 def check_job(job: Job) -> None:
     """Raises UsageError for a name that a cloud refuses, and for a number that is none."""
     check_name("name", job.name)
@@ -87,26 +79,13 @@ def check_project(value: str) -> str:
 
 
 def check_bucket(what: str, value: str) -> str:
-    """gs://BUCKET/FOLDER without characters that gcloud would read as a pattern."""
     pattern = r"gs://[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9](/[-_.=+@A-Za-z0-9]+)*/?"
     return _match(what, value, pattern, "gs://BUCKET/FOLDER").rstrip("/")
 
 
-def parse_fetch(value: str) -> Fetch:
-    """`gs://BUCKET/FOLDER=FOLDER`, the last being where the verb expects it."""
-    source, equals, folder = value.rpartition("=")
-    if not equals or not folder or folder.startswith(("gs:", "-", "~")):
-        raise UsageError(f"--fetch={value}: expected gs://BUCKET/FOLDER=FOLDER, for example gs://lab/vqa=data/vqa.")
-    return Fetch(check_bucket("fetch", source), folder)
-
-
-def fetch_lines(fetches: tuple[Fetch, ...]) -> list[str]:
-    """Shell lines that copy what has changed."""
-    lines = []
-    for fetch in fetches:
-        lines.append(shlex.join(["mkdir", "-p", fetch.folder]))
-        lines.append(shlex.join(["gcloud", "storage", "rsync", "--recursive", fetch.source, fetch.folder]))
-    return lines
+def shell_lines(commands: tuple[str, ...]) -> list[str]:
+    """Commands of the user's own, each kept apart from the rest of a script."""
+    return [shlex.join(["bash", "-c", command]) for command in commands]
 
 
 def check_tpu(topology: Topology, target: str) -> None:

@@ -33,7 +33,6 @@ from biomedgpt_jax.launch.job import (
     check_name,
     check_project,
     check_zone,
-    parse_fetch,
 )
 from biomedgpt_jax.launch.local import local, supervise
 from biomedgpt_jax.launch.plan import Plan, one_line, script
@@ -58,7 +57,7 @@ def define(values: flags.FlagValues) -> None:
     text("project", None, "Google Cloud project; else the one that gcloud is set to.")
     yes("spot", False, "Cheaper machines that may be taken away.")
     yes("shared", False, "The output folder is a local path, and the same folder on all machines.")
-    several("fetch", [], "gs://BUCKET/FOLDER=FOLDER, copied on every machine first; may be given several times.")
+    several("first", [], "Shell command for every TPU machine before the verb, as a mount; may be given several times.")
     text("staging", None, "gs:// folder from which queued machines take the code.")
     text("cluster", None, "Name of the GKE cluster.")
     text("image", None, "Container image with this package; gke makes one of the checkout where it is not given.")
@@ -95,7 +94,7 @@ def _tpu(values: flags.FlagValues) -> Tpu:
         project=check_project(project) if project else None,
         spot=values["spot"].value,
         shared=values["shared"].value,
-        fetch=tuple(parse_fetch(each) for each in values["fetch"].value),
+        first=tuple(values["first"].value),
     )
 
 

@@ -12,14 +12,12 @@ from biomedgpt_jax.core.topology import parse
 from biomedgpt_jax.launch.gcloud import Tpu, queued, tpu_vm
 from biomedgpt_jax.launch.gke import Cluster, gke, jobset, manifest
 from biomedgpt_jax.launch.job import (
-    Fetch,
     Job,
     check_bucket,
     check_job,
     check_name,
     check_project,
     check_zone,
-    parse_fetch,
 )
 from biomedgpt_jax.launch.plan import Plan, one_line, script
 from biomedgpt_jax.launch.slurm import slurm
@@ -29,7 +27,7 @@ CLUSTER = Cluster("lab", "repo/image:1")
 
 
 def tpu(topology: str, **changes) -> Tpu:
-    facts = {"zone": "us-west4-a", "project": None, "spot": False, "shared": False, "fetch": ()}
+    facts = {"zone": "us-west4-a", "project": None, "spot": False, "shared": False, "first": ()}
     return Tpu(parse(topology), **{**facts, **changes})
 
 
@@ -38,9 +36,7 @@ def lines(plan: Plan) -> list[str]:
 
 
 def test_a_pod_is_made_filled_and_started():
-    plan = tpu_vm(
-        TRAIN, tpu("v5e-64", spot=True, project="my-lab", fetch=(Fetch("gs://lab/vqa", "data/vqa"),)), "runs/x"
-    )
+    plan = tpu_vm(TRAIN, tpu("v5e-64", spot=True, project="my-lab", first=("mount /mnt && cd 'a b' # done",)), "runs/x")
     assert plan.files == ()
     at = "--zone=us-west4-a --project=my-lab"
     folder, archive, make, copy, install, start = lines(plan)
@@ -56,7 +52,7 @@ def test_a_pod_is_made_filled_and_started():
     assert copy == f"gcloud compute tpus tpu-vm scp runs/x/biomedgpt.tar.gz scan:biomedgpt.tar.gz {at} --worker=all"
     ssh = f"gcloud compute tpus tpu-vm ssh scan {at} --worker=all --command="
     assert install.startswith(ssh)
-    assert "gcloud storage rsync --recursive gs://lab/vqa data/vqa && bash launch/setup.sh" in install
+    assert "bash -c 'mount /mnt && cd '\"'\"'a b'\"'\"' # done' && bash launch/setup.sh" in install
     assert start.startswith(ssh)
     assert "export JAX_COORDINATOR_PORT=8476" in start
     assert start.endswith("--coordinator=auto >>../scan.log 2>&1 </dev/null & echo $! >../biomedgpt.pid; }")
@@ -102,7 +98,7 @@ def test_the_remote_commands_do_what_they_say(tmp_path):
 
 
 def test_queued_machines_start_by_themselves():
-    plan = queued(TRAIN, tpu("2xv5e-256", fetch=(Fetch("gs://lab/d", "data"),)), "gs://lab/code", "runs/x")
+    plan = queued(TRAIN, tpu("2xv5e-256", first=("mount /mnt",)), "gs://lab/code", "runs/x")
     assert lines(plan)[2:] == [
         "gcloud storage cp runs/x/biomedgpt.tar.gz gs://lab/code/scan.tar.gz",
         "gcloud compute tpus queued-resources create scan --zone=us-west4-a --accelerator-type=v5litepod-256 "
@@ -114,7 +110,7 @@ def test_queued_machines_start_by_themselves():
     ours = startup.text.splitlines()
     assert ours[0] == "#!/usr/bin/env bash"
     assert ours[-3:] == [
-        "gcloud storage rsync --recursive gs://lab/d data",
+        "bash -c 'mount /mnt'",
         "export JAX_COORDINATOR_PORT=8476",
         "exec bash launch/local.sh --retries=3 -- train --workdir=gs://lab/run "
         "'--config=configs/a.py:data=it'\"'\"'s;x' --coordinator=auto",
@@ -222,8 +218,8 @@ def test_what_cannot_run_is_refused():
         gke(TRAIN, tpu("h100-8"), CLUSTER, "x")
     with refused("--image is missing"):
         jobset(TRAIN, tpu("v5e-64"), Cluster("lab", None), "x")
-    with refused("--fetch: not with --target=gke"):
-        gke(TRAIN, tpu("v5e-64", fetch=(Fetch("gs://lab/a", "b"),)), CLUSTER, "x")
+    with refused("--first: not with --target=gke"):
+        gke(TRAIN, tpu("v5e-64", first=("mount /mnt",)), CLUSTER, "x")
     with refused("expected an option of sbatch"):
         slurm(TRAIN, parse("h100-8"), ["--wrap=a\nb"], "x", shared=True)
 
@@ -235,9 +231,8 @@ def test_what_cannot_run_is_refused():
         check_zone,
         check_project,
         lambda text: check_bucket("staging", text),
-        parse_fetch,
     ],
-    ids=["name", "zone", "project", "bucket", "fetch"],
+    ids=["name", "zone", "project", "bucket"],
 )
 @pytest.mark.parametrize("text", ["", "-a", "--all", "a b", "$(date)", "A", "a;b", "gs://", "gs://lab/*", "a\nb"])
 def test_names_that_mean_something_else_are_refused(check, text):
@@ -248,7 +243,6 @@ def test_names_that_mean_something_else_are_refused(check, text):
 def test_names_that_are_fine():
     assert check_name("name", "a-1") and check_zone("us-east5-b") and check_project("example.com:my-lab")
     assert check_bucket("staging", "gs://lab_1/a b".replace(" ", "-") + "/") == "gs://lab_1/a-b"
-    assert parse_fetch("gs://lab/vqa=data/vqa") == Fetch("gs://lab/vqa", "data/vqa")
     with refused("--retries=-1"):
         check_job(Job("a", ("train",), -1))
 
