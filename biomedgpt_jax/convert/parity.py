@@ -132,14 +132,17 @@ def verify_tower(
     return _parity(folder, stages, (), None, tolerance)
 
 
-def write_certificate(folder: str | Path, reimported: Reimport, parity: Parity | None, **facts: Any) -> bool:
+def write_certificate(
+    folder: str | Path, reimported: Reimport, parity: Parity | None, *, rounding_passed: bool = True, **facts: Any
+) -> bool:
     """Writes parity.json into the folder and returns whether it passed.
 
     Args:
         parity: None where nothing was compared; `facts` say why.
+        rounding_passed: whether a narrower dtype leaves the model what it was.
         facts: further entries, such as the dtype.
     """
-    passed = reimported.passed and (parity is None or parity.passed)
+    passed = reimported.passed and rounding_passed and (parity is None or parity.passed)
     content = {
         "passed": passed,
         **facts,

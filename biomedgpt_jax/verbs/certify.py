@@ -67,7 +67,7 @@ def certify(source: Exportable, written: Leaves, exported: Exported, asked: bool
         say(f"rounding to {written.dtype} moves logits by {rounding.max_rel:.2g} of the largest (limit {ROUNDING:g})")
         facts["rounding"] = {**asdict(rounding), "tolerance": ROUNDING}
     fits = rounding is None or rounding.max_rel <= ROUNDING
-    return write_certificate(exported.folder, same, parity, **facts, rounding_passed=fits) and fits
+    return write_certificate(exported.folder, same, parity, rounding_passed=fits, **facts)
 
 
 def _read_back(source: Exportable, written: Leaves, exported: Exported) -> Reimport:
