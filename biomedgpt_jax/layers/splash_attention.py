@@ -22,9 +22,8 @@ from biomedgpt_jax.core.sharding import spec_for, target_platform
 LANES = 128  # blocks are multiples of it
 
 # Fewest cycles in the compiler's schedules for v5e, forward and fused backward, of the blocks from 128 to 1024 that
-# were compiled. With a causal mask of 2048 tokens, 512 (10 blocks of 1193 and 2453 cycles) beats 256 and 1024, which
-# compute less or more of the hidden half; where all is seen, one block of 640 for the 577 tokens of a tower (2780
-# and 4094) beats four of 384 (999 and 1562).
+# were compiled. With a causal mask of 2048 tokens, 512 (10 blocks of 1193 and 2453 cycles a head) beats 256 and 1024;
+# where all is seen, one block of 640 for the 577 tokens of a tower (2780 and 4094) beats four of 384 (999 and 1562).
 LARGEST_CAUSAL_BLOCK, LARGEST_BLOCK = 512, 768
 
 
@@ -102,9 +101,13 @@ def _kernel(
 ) -> splash.SplashAttentionKernel:
     of_one_head = masks.CausalMask(lengths) if causal else masks.FullMask(lengths)
     q, kv = blocks
+    # One kernel for all gradients has those of the queries for each block of keys apart, rounded and summed later,
+    # which costs more than a kernel of their own wherever there are several.
+    fused = kv == lengths[1]
+    of_queries = (None, None) if fused else blocks
     return splash.make_splash_mha(
         masks.MultiHeadMask([of_one_head]),  # it serves all heads
-        block_sizes=splash.BlockSizes(q, kv, kv, q, kv, kv, use_fused_bwd_kernel=True),
+        block_sizes=splash.BlockSizes(q, kv, kv, q, kv, kv, *of_queries, use_fused_bwd_kernel=fused),
         head_shards=1,
         q_seq_shards=query_shards,
         residual_checkpoint_name=Kept.ATTENTION.value,
