@@ -56,7 +56,7 @@ def test_a_run_goes_on_to_the_same_losses_on_another_mesh(finished, tmp_path):
     shutil.rmtree(tmp_path / "moved" / "checkpoints" / "40")
     outcome = train_toy(tmp_path / "moved", total_steps=40, save_every=15, mesh_shape=(2, 2))
     kernel = outcome.state.trainable["decoder"]["lm_head"]["kernel"]
-    assert kernel.sharding.spec == PartitionSpec("fsdp", "tensor") and len(kernel.addressable_shards) == 4
+    assert kernel.sharding.spec == PartitionSpec(("fsdp", "context"), "tensor") and len(kernel.addressable_shards) == 4
     losses, expected = (
         {row["step"]: row["loss"] for row in _rows(folder) if "loss" in row} for folder in (tmp_path / "moved", workdir)
     )
