@@ -82,9 +82,7 @@ def our_step(
         OptimConfig(RATE, {}, 10**6, 0.0, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=CLIP), axes
     )
     abstract = abstract_state(model, optimizer, chosen, mesh=mesh, frozen_dtype="float32")
-    settings = StepSettings(
-        micro_batches=1, loss_chunk=shape.tokens // 4, label_smoothing=0.0, z_loss=0.0, tokens_per_image=1
-    )
+    settings = StepSettings(micro_batches=1, loss_chunk=512, label_smoothing=0.0, z_loss=0.0, tokens_per_image=1)
     step = compile_step(make_train_step(model, optimizer, settings), abstract, mesh)
     held = [first_state(abstract, optimizer, params)]
 
