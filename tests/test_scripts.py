@@ -46,8 +46,8 @@ def test_written_scripts(shellcheck, tmp_path):
     plans = {
         "pod": tpu_vm(TRAIN, pod, "runs/x"),
         "queued": queued(TRAIN, slices, "gs://lab/code", "runs/x"),
-        "gke": gke(TRAIN, plain, Cluster("lab", None), "runs/x"),
-        "jobset": jobset(TRAIN, plain, Cluster("lab", "i"), "runs/x"),
+        "gke": gke(TRAIN, plain, Cluster("lab", None, None), "runs/x"),
+        "jobset": jobset(TRAIN, plain, Cluster("lab", "i", None), "runs/x"),
         "slurm": slurm(TRAIN, parse("h100-16"), ["--partition=gpu"], "runs/x", shared=True),
     }
     written = []

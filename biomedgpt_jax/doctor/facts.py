@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import jax
 from etils import epath
@@ -151,7 +152,7 @@ def _in_bucket(path: str) -> bool:
     return path.startswith("gs://")
 
 
-def _devices() -> tuple[list[jax.Device], str]:
+def _devices() -> tuple[list[Any], str]:
     try:
         return jax.local_devices(), ""
     except RuntimeError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from biomedgpt_jax.core.errors import EXIT_RESTART, UsageError
 from biomedgpt_jax.launch.gcloud import Tpu, archive_commands
-from biomedgpt_jax.launch.job import Job, check_many, check_tpu
+from biomedgpt_jax.launch.job import Job, check_many, check_name, check_tpu
 from biomedgpt_jax.launch.plan import COORDINATOR_PORT, Command, File, Plan
 
 XPK = "xpk==1.16.0"
@@ -28,6 +28,7 @@ _XPK_RESTARTS = 100
 class Cluster:
     name: str
     image: str | None  # with the package installed; None: xpk copies the checkout into a plain Python image
+    storage: str | None  # a disk for all pods: its name in xpk, or CLAIM:PATH of a volume claim for `jobset`
 
 
 def gke(job: Job, tpu: Tpu, cluster: Cluster, folder: str) -> Plan:
@@ -52,6 +53,7 @@ def gke(job: Job, tpu: Tpu, cluster: Cluster, folder: str) -> Plan:
         *(*xpk, "create", f"--workload={job.name}", *where, f"--tpu-type={tpu.accelerator_type}"),
         f"--num-slices={tpu.topology.slices}",
         *image,
+        *((f"--storage={cluster.storage}",) if cluster.storage else ()),
         f"--env=JAX_COORDINATOR_PORT={COORDINATOR_PORT}",
         f"--max-restarts={_XPK_RESTARTS}",
         f"--restart-on-exit-codes={EXIT_RESTART}",
@@ -81,7 +83,7 @@ def jobset(job: Job, tpu: Tpu, cluster: Cluster, folder: str) -> Plan:
     path = f"{folder}/jobset.json"
     get = ("gcloud", "container", "clusters", "get-credentials", cluster.name, f"--location={tpu.zone}")
     return Plan(
-        files=(File(path, json.dumps(manifest(job, tpu, cluster.image), indent=1) + "\n"),),
+        files=(File(path, json.dumps(manifest(job, tpu, cluster), indent=1) + "\n"),),
         commands=(
             Command("Lets kubectl speak to the cluster.", (*get, *tpu.where[1:])),
             Command("Hands the job in.", ("kubectl", "apply", f"--filename={path}")),
@@ -94,7 +96,7 @@ def jobset(job: Job, tpu: Tpu, cluster: Cluster, folder: str) -> Plan:
     )
 
 
-def manifest(job: Job, tpu: Tpu, image: str) -> dict[str, Any]:
+def manifest(job: Job, tpu: Tpu, cluster: Cluster) -> dict[str, Any]:
     """A JobSet: one job for each slice, one pod for each machine.
 
     A preempted pod, or one that ends as preempted, starts the whole set again without limit; any other failure does
@@ -132,7 +134,7 @@ def manifest(job: Job, tpu: Tpu, image: str) -> dict[str, Any]:
                             "completionMode": "Indexed",
                             "backoffLimit": 0,
                             "podFailurePolicy": {"rules": preempted},
-                            "template": {"spec": _pod(job, tpu, image, topology.chips // hosts)},
+                            "template": {"spec": _pod(job, tpu, cluster, topology.chips // hosts)},
                         }
                     },
                 }
@@ -141,12 +143,19 @@ def manifest(job: Job, tpu: Tpu, image: str) -> dict[str, Any]:
     }
 
 
-def _pod(job: Job, tpu: Tpu, image: str, chips: int) -> dict[str, Any]:
+def _pod(job: Job, tpu: Tpu, cluster: Cluster, chips: int) -> dict[str, Any]:
     topology = tpu.topology
     selector = {
         "cloud.google.com/gke-tpu-accelerator": _LABELS[topology.chip.name],
         "cloud.google.com/gke-tpu-topology": "x".join(map(str, topology.grid)),
     }
+    # The workers that read data pass batches on through shared memory.
+    volumes: list[dict[str, Any]] = [{"name": "shared-memory", "emptyDir": {"medium": "Memory"}}]
+    mounts = [{"name": "shared-memory", "mountPath": "/dev/shm"}]
+    if cluster.storage:
+        claim, path = _claim(cluster.storage)
+        volumes.append({"name": "storage", "persistentVolumeClaim": {"claimName": claim}})
+        mounts.append({"name": "storage", "mountPath": path})
     if tpu.spot:
         selector["cloud.google.com/gke-spot"] = "true"
     return {
@@ -159,17 +168,23 @@ def _pod(job: Job, tpu: Tpu, image: str, chips: int) -> dict[str, Any]:
         "containers": [
             {
                 "name": "main",
-                "image": image,
+                "image": cluster.image,
                 "command": list(job.distributed if topology.hosts > 1 else job.program),
                 "env": [{"name": "JAX_COORDINATOR_PORT", "value": str(COORDINATOR_PORT)}],
                 "ports": [{"containerPort": port, "protocol": "TCP"} for port in (8471, COORDINATOR_PORT)],
                 "resources": {"limits": {"google.com/tpu": str(chips)}},
-                # The workers that read data pass batches on through shared memory.
-                "volumeMounts": [{"name": "shared-memory", "mountPath": "/dev/shm"}],
+                "volumeMounts": mounts,
             }
         ],
-        "volumes": [{"name": "shared-memory", "emptyDir": {"medium": "Memory"}}],
+        "volumes": volumes,
     }
+
+
+def _claim(storage: str) -> tuple[str, str]:
+    claim, colon, path = storage.partition(":")
+    if not colon or not path.startswith("/"):
+        raise UsageError(f"--storage={storage}: expected CLAIM:/PATH, a volume claim and where pods mount it.")
+    return check_name("storage", claim), path
 
 
 def _check(job: Job, tpu: Tpu, target: str) -> bool:

@@ -56,11 +56,11 @@ def check_many(job: Job, *, shared: bool) -> None:
     if folder is None and verb == "doctor":
         return
     if folder is None:
-        raise UsageError(f"{flag[:-1]} is missing after `--`: a folder that all machines share, such as gs://...")
+        raise UsageError(f"{flag[:-1]} is missing after `--`: a folder that all machines share.")
     if not (shared or folder.startswith("gs://")):
         raise UsageError(
-            f"{flag}{folder}: several machines write there, so it must be gs://BUCKET/FOLDER, or a path that is the "
-            "same folder on all of them; if this is one, say so with --shared."
+            f"{flag}{folder}: several machines write there. If it is the same folder on all of them, such as a mounted "
+            "disk or bucket, say so with --shared; --first='COMMAND' can mount it."
         )
 
 

@@ -30,6 +30,16 @@ def require(values: flags.FlagValues, name: str, example: str) -> Any:
     return values[name].value
 
 
+def require_folder(values: flags.FlagValues, name: str, example: str) -> Path:
+    """The folder that a flag names, for the verbs that write to it as to a disk."""
+    folder = require(values, name, example)
+    if "://" in folder:
+        raise UsageError(
+            f"--{name}={folder}: expected a path. Mount the bucket on all machines (gcsfuse) and give its folder there."
+        )
+    return Path(folder)
+
+
 def require_config(values: flags.FlagValues, example: str, keys: Iterable[str]) -> Config:
     """The configuration, which must have these keys: a file of another verb has others."""
     config = require(values, "config", example)

@@ -73,7 +73,7 @@ def _meet(values: flags.FlagValues) -> list[Finding]:
         return []
     begun = time.monotonic()
     try:
-        join_processes(values, seconds=values["wait"].value)
+        join_processes(values, seconds=values.wait)
     except UsageError:
         raise
     except RunError as error:

@@ -61,7 +61,7 @@ def run(values: flags.FlagValues) -> None:
         raise UsageError("--rescore scores answers that are there; leave --model out, or --rescore.")
     if not values.rescore:
         command_line.require(values, "model", EXAMPLE)
-    out = Path(command_line.require(values, "out", EXAMPLE))
+    out = command_line.require_folder(values, "out", EXAMPLE)
     if not config.data:
         raise UsageError(f"config.data is empty; name prepared data, for example {EXAMPLE}")
     if values.rescore and out.resolve() == Path(values.rescore).resolve():

@@ -1,14 +1,14 @@
 """Starts a verb somewhere else, or on many processes. The same command again resumes the run.
 
-biomedgpt launch --target=tpu-pod --topology=v5e-64 --zone=us-east5-b --dry-run -- train --workdir=gs://lab/run ...
+biomedgpt launch --target=tpu-pod --topology=v5e-64 --zone=us-east5-b --dry-run -- train ...
 
 --dry-run prints every command and file that would be used, as a bash script. Targets:
   local    --processes on this machine
   tpu-vm   one TPU machine, made where it is not there           --topology --zone
   tpu-pod  a TPU slice of many machines                          --topology --zone
   queued   slices that start when Google has them (2xv5e-256)    --topology --zone --staging
-  gke      a workload in a GKE cluster, through xpk              --topology --zone --cluster [--image]
-  jobset   the same through a manifest of ours and kubectl       --topology --zone --cluster --image
+  gke      a workload in a GKE cluster, through xpk              --topology --zone --cluster [--image --storage]
+  jobset   the same through a manifest of ours and kubectl       --topology --zone --cluster --image [--storage]
   slurm    GPU nodes under Slurm                                 --topology [--option]
 What runs on other machines is the commit that is checked out here.
 """
@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -26,6 +27,7 @@ from biomedgpt_jax.core.topology import parse
 from biomedgpt_jax.launch.gcloud import Tpu, queued, tpu_vm
 from biomedgpt_jax.launch.gke import Cluster, gke, jobset
 from biomedgpt_jax.launch.job import (
+    MANY,
     Job,
     check_bucket,
     check_flags,
@@ -39,7 +41,7 @@ from biomedgpt_jax.launch.plan import Plan, one_line, script
 from biomedgpt_jax.launch.slurm import slurm
 from biomedgpt_jax.verbs import command_line
 
-EXAMPLE = "biomedgpt launch --target=tpu-pod --topology=v5e-64 --zone=us-east5-b -- train --workdir=gs://lab/run ..."
+EXAMPLE = "biomedgpt launch --target=tpu-pod --topology=v5e-64 --zone=us-east5-b -- train ..."
 FILES = "runs/launch"
 
 
@@ -61,6 +63,7 @@ def define(values: flags.FlagValues) -> None:
     text("staging", None, "gs:// folder from which queued machines take the code.")
     text("cluster", None, "Name of the GKE cluster.")
     text("image", None, "Container image with this package; gke makes one of the checkout where it is not given.")
+    text("storage", None, "Disk for all pods: its name in xpk; CLAIM:/PATH for --target=jobset.")
     number("processes", 1, "On this machine, for --target=local.")
     number("port", 0, "Where they find each other; 0: a free one.")
     several("option", [], "Option for sbatch, such as --option=--partition=gpu; may be given several times.")
@@ -70,7 +73,7 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     target = command_line.require(values, "target", EXAMPLE)
     if not rest:
         raise UsageError(f"What is to run is missing; it follows `--`. For example: {EXAMPLE}")
-    job = Job(values["name"].value, tuple(rest), values["retries"].value)
+    job = Job(_value(values, "name"), tuple(rest), _value(values, "retries"))
     check_job(job)
     if target == "local":
         return _run_here(job, values)
@@ -78,8 +81,8 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     _check_verb(rest)
     folder = f"{FILES}/{job.name}"
     plan = _PLANS[target](job, values, folder)
-    _check_checkout(dry=values["dry-run"].value)
-    if values["dry-run"].value:
+    _check_checkout(dry=_value(values, "dry-run"))
+    if _value(values, "dry-run"):
         print(script(plan), end="")
     else:
         _run_plan(plan)
@@ -87,20 +90,20 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
 
 
 def _tpu(values: flags.FlagValues) -> Tpu:
-    project = values["project"].value
+    project = _value(values, "project")
     return Tpu(
         topology=parse(command_line.require(values, "topology", EXAMPLE)),
         zone=check_zone(command_line.require(values, "zone", EXAMPLE)),
         project=check_project(project) if project else None,
-        spot=values["spot"].value,
-        shared=values["shared"].value,
-        first=tuple(values["first"].value),
+        spot=_value(values, "spot"),
+        shared=_value(values, "shared"),
+        first=tuple(_value(values, "first")),
     )
 
 
 def _cluster(values: flags.FlagValues) -> Cluster:
     name = check_name("cluster", command_line.require(values, "cluster", EXAMPLE))
-    return Cluster(name, values["image"].value)
+    return Cluster(name, _value(values, "image"), _value(values, "storage"))
 
 
 def _tpu_vm(job: Job, values: flags.FlagValues, folder: str) -> Plan:
@@ -129,14 +132,14 @@ def _jobset(job: Job, values: flags.FlagValues, folder: str) -> Plan:
 
 def _slurm(job: Job, values: flags.FlagValues, folder: str) -> Plan:
     topology = parse(command_line.require(values, "topology", "--topology=h100-16"))
-    return slurm(job, topology, values["option"].value, folder, shared=values["shared"].value)
+    return slurm(job, topology, _value(values, "option"), folder, shared=_value(values, "shared"))
 
 
 def _local(job: Job, values: flags.FlagValues, folder: str) -> Plan:
-    processes = values["processes"].value
+    processes = _value(values, "processes")
     if processes < 1:
         raise UsageError(f"--processes={processes}: expected 1 or more.")
-    return local(job, processes, values["port"].value or _free_port())
+    return local(job, processes, _value(values, "port") or _free_port())
 
 
 _PLANS: dict[str, Callable[[Job, flags.FlagValues, str], Plan]] = {
@@ -152,7 +155,7 @@ _PLANS: dict[str, Callable[[Job, flags.FlagValues, str], Plan]] = {
 
 def _run_here(job: Job, values: flags.FlagValues) -> int:
     plan = _local(job, values, "")
-    if values["dry-run"].value:
+    if _value(values, "dry-run"):
         print(script(plan), end="")
         return 0
     return supervise([command.words for command in plan.commands], retries=job.retries, say=partial(print, flush=True))
@@ -188,7 +191,9 @@ def _check_verb(rest: list[str]) -> None:
     if rest[0] not in VERBS or rest[0] == "launch":
         raise UsageError(f"After `--`: there is no verb {rest[0]!r} to launch.{command_line.suggest(rest[0], VERBS)}")
     flags_of_verb = [word for word in rest[1:] if word != "--debug"]
-    command_line.parse(verb_module(rest[0]), flags_of_verb)
+    values = command_line.parse(verb_module(rest[0]), flags_of_verb)
+    if rest[0] in ("train", "eval"):
+        command_line.require_folder(values, MANY[rest[0]], EXAMPLE)
 
 
 def _check_checkout(*, dry: bool) -> None:
@@ -199,6 +204,10 @@ def _check_checkout(*, dry: bool) -> None:
     if changed and not dry:
         files = ", ".join(line[3:] for line in changed.splitlines()[:5])
         raise UsageError(f"Not committed, so it would not go along: {files}. Commit it, or put it away.")
+
+
+def _value(values: flags.FlagValues, name: str) -> Any:
+    return values[name].value
 
 
 def _free_port() -> int:

@@ -86,7 +86,7 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     config = command_line.require_config(values, EXAMPLE, SECTIONS)
-    workdir = Path(command_line.require(values, "workdir", EXAMPLE))
+    workdir = command_line.require_folder(values, "workdir", EXAMPLE)
     join_processes(values)
     use_cache(cache_folder(config.compile_cache, str(workdir), jax.default_backend()))
     return train(config, workdir, make_console())

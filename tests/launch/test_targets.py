@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -23,7 +24,7 @@ from biomedgpt_jax.launch.plan import Plan, one_line, script
 from biomedgpt_jax.launch.slurm import slurm
 
 TRAIN = Job("scan", ("train", "--workdir=gs://lab/run", "--config=configs/a.py:data=it's;x"), retries=3)
-CLUSTER = Cluster("lab", "repo/image:1")
+CLUSTER = Cluster("lab", "repo/image:1", None)
 
 
 def tpu(topology: str, **changes) -> Tpu:
@@ -126,9 +127,9 @@ def test_xpk_is_run_by_uvx():
         *("--max-restarts=100", "--restart-on-exit-codes=75", "--termination-grace-period-seconds=300"),
         "--command=biomedgpt train --workdir=gs://lab/run '--config=configs/a.py:data=it'\"'\"'s;x' --coordinator=auto",
     )
-    built = lines(gke(TRAIN, tpu("v6e-64"), Cluster("lab", None), "runs/x"))
+    built = lines(gke(TRAIN, tpu("v6e-64"), Cluster("lab", None, "disk"), "runs/x"))
     assert built[2] == "tar -xzf runs/x/biomedgpt.tar.gz -C runs/x/checkout"
-    assert "--base-docker-image=python:3.12 --script-dir=runs/x/checkout" in built[3]
+    assert "--base-docker-image=python:3.12 --script-dir=runs/x/checkout --storage=disk" in built[3]
     assert "--command=source launch/setup.sh && exec biomedgpt train" in built[3]
 
 
@@ -136,8 +137,9 @@ def test_jobset_is_valid():
     """The job against the schemas of Kubernetes, the set around it against the JobSet types of Kubeflow's package."""
     validate = pytest.importorskip("kubernetes_validate")
     models = pytest.importorskip("kubeflow_trainer_api.models")
-    written = json.loads(jobset(TRAIN, tpu("2xv6e-64", spot=True), CLUSTER, "runs/x").files[0].text)
-    assert written == manifest(TRAIN, tpu("2xv6e-64", spot=True), CLUSTER.image or "")
+    mounted = replace(CLUSTER, storage="disk:/mnt/lab")
+    written = json.loads(jobset(TRAIN, tpu("2xv6e-64", spot=True), mounted, "runs/x").files[0].text)
+    assert written == manifest(TRAIN, tpu("2xv6e-64", spot=True), mounted)
     # Kubeflow's types drop what they do not know: what comes back must be all that went in.
     assert models.JobsetV1alpha2JobSet.from_dict(written).to_dict() == written
     (slices,) = written["spec"]["replicatedJobs"]
@@ -146,6 +148,8 @@ def test_jobset_is_valid():
     assert (slices["replicas"], job["spec"]["completions"]) == (2, 16)
     pod = job["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": "4"}
+    assert pod["containers"][0]["volumeMounts"][1] == {"name": "storage", "mountPath": "/mnt/lab"}
+    assert pod["volumes"][1]["persistentVolumeClaim"] == {"claimName": "disk"}
     assert pod["nodeSelector"] == {
         "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
         "cloud.google.com/gke-tpu-topology": "8x8",
@@ -156,7 +160,7 @@ def test_jobset_is_valid():
 
 
 def test_only_a_preemption_restarts_a_jobset_without_limit():
-    spec = manifest(TRAIN, tpu("v6e-64"), "i")["spec"]
+    spec = manifest(TRAIN, tpu("v6e-64"), CLUSTER)["spec"]
     assert spec["failurePolicy"]["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]
     rules = spec["replicatedJobs"][0]["template"]["spec"]["podFailurePolicy"]["rules"]
     assert [rule.get("onExitCodes", {}).get("values") for rule in rules] == [[75], None]
@@ -199,7 +203,7 @@ def refused(text: str):
 
 def test_what_cannot_run_is_refused():
     alone = Job("scan", ("train", "--workdir=runs/a"), 3)
-    with refused("--workdir=runs/a: several machines write there.*gs://BUCKET/FOLDER.*--shared"):
+    with refused("--workdir=runs/a: several machines write there.*--shared"):
         tpu_vm(alone, tpu("v5e-64"), "x")
     assert tpu_vm(alone, tpu("v5e-64", shared=True), "x").commands
     with refused("--workdir is missing"):
@@ -217,7 +221,9 @@ def test_what_cannot_run_is_refused():
     with refused("is for TPUs"):
         gke(TRAIN, tpu("h100-8"), CLUSTER, "x")
     with refused("--image is missing"):
-        jobset(TRAIN, tpu("v5e-64"), Cluster("lab", None), "x")
+        jobset(TRAIN, tpu("v5e-64"), Cluster("lab", None, "disk"), "x")
+    with refused("--storage=disk: expected CLAIM:/PATH"):
+        jobset(TRAIN, tpu("v5e-64"), replace(CLUSTER, storage="disk"), "x")
     with refused("--first: not with --target=gke"):
         gke(TRAIN, tpu("v5e-64", first=("mount /mnt",)), CLUSTER, "x")
     with refused("expected an option of sbatch"):

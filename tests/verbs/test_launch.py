@@ -15,8 +15,8 @@ with open(os.environ["CALLS"], "a") as log:
     log.write(json.dumps(sys.argv[1:]) + "\\n")
 sys.exit(int(os.environ.get("FAILS_ON") in sys.argv))
 """
-POD = ("launch", "--target=tpu-pod", "--topology=v5e-64", "--zone=us-west4-a", "--name=scan")
-TRAIN = ("--", "train", config("smoke.py:stage=1,data=it's"), "--workdir=gs://lab/run", "--config.train.epochs=1")
+POD = ("launch", "--target=tpu-pod", "--topology=v5e-64", "--zone=us-west4-a", "--name=scan", "--shared")
+TRAIN = ("--", "train", config("smoke.py:stage=1,data=it's"), "--workdir=/mnt/run", "--config.train.epochs=1")
 
 
 @pytest.fixture
@@ -86,6 +86,7 @@ def test_what_is_not_committed_does_not_go_along_silently(checkout):
 
 def test_mistakes_are_found_here_and_not_on_the_pod(checkout, monkeypatch):
     assert_refused(biomedgpt(*POD, *TRAIN, "--config.train.epoch=1"), 2, "config.train.epoch", "epochs")
+    assert_refused(biomedgpt(*POD, *TRAIN, "--workdir=gs://lab/run"), 2, "--workdir=gs://lab/run: expected a path")
     assert_refused(biomedgpt(*POD, "--", "trian"), 2, "'trian'", "Did you mean 'train'?")
     assert_refused(biomedgpt(*POD), 2, "What is to run is missing")
     assert_refused(biomedgpt("launch", *TRAIN), 2, "--target is missing")
