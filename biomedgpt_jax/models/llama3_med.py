@@ -127,7 +127,7 @@ class Llama3Med(nnx.Module):
         held = _slots(batch)
         if "features" in batch:
             return rearrange(held, "b i n c -> (b i) n c").astype(dtype)
-        flat = rearrange(held, "b i h w c -> (b i) h w c")
+        flat = shard(rearrange(held, "b i h w c -> (b i) h w c"), "tiles", None, None, None)
         return vision.encode_images(self.tower, self.config.vision, flat, dtype=dtype, remat=remat)
 
 

@@ -15,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.core.sharding import shard
+from biomedgpt_jax.core.sharding import parts_of, shard
 
 Tower = Callable[[Float[Array, "t p p 3"]], Float[Array, "t n c"]]
 
@@ -144,8 +144,12 @@ def _resize(images: Float[Array, "b S S 3"], scale: int) -> Float[Array, "b s s 
 
 
 def _tower_once(tower: Tower, tiles: Float[Array, "b t p p 3"]) -> Float[Array, "b t n c"]:
-    folded = shard(rearrange(tiles, "b t p q k -> (b t) p q k"), "tiles", None, None, None)
-    return rearrange(tower(folded), "(b t) n c -> b t n c", t=tiles.shape[1])
+    folded = rearrange(tiles, "b t p q k -> (b t) p q k")
+    # A rest that the devices cannot share evenly would else be worked on by all of them.
+    rest = -folded.shape[0] % parts_of("tiles")
+    padded = jnp.pad(folded, ((0, rest), (0, 0), (0, 0), (0, 0))) if rest else folded
+    features = tower(shard(padded, "tiles", None, None, None))[: folded.shape[0]]
+    return rearrange(features, "(b t) n c -> b t n c", t=tiles.shape[1])
 
 
 def _merge(tiles: Float[Array, "b t n c"], count: int) -> Float[Array, "b m m c"]:

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.core.partition import leaf_paths, merge
+from biomedgpt_jax.core.partition import leaf_paths, map_with_path, merge
 from biomedgpt_jax.core.placing import BATCH_AXES
 from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Batch, ModelFns, Params, TrainState
@@ -41,6 +41,11 @@ def make_train_step(model: ModelFns, optimizer: Optimizer, settings: StepSetting
     reads metrics rarely, finds it later and stops. Metrics named `gradient/<path>` are the norms of the
     single leaves.
     """
+    axes = leaf_paths(model.axes())
+
+    def placed(gradients: Params) -> Params:
+        """Each where its parameter lies, also while they are added up."""
+        return map_with_path(lambda path, leaf: shard(leaf, *axes[path]), gradients)
 
     def loss(trainable: Params, frozen: Params, batch: Batch) -> tuple[jax.Array, Sums]:
         sums = loss_sums(model, merge(trainable, frozen), batch, settings)
@@ -48,12 +53,13 @@ def make_train_step(model: ModelFns, optimizer: Optimizer, settings: StepSetting
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         grad = jax.grad(loss, has_aux=True)
-        gradients, sums = _accumulate(
-            lambda part: grad(state.trainable, state.frozen, part),
-            (jax.tree.map(jnp.zeros_like, state.trainable), Sums.zero()),
-            batch,
-            settings.micro_batches,
-        )
+
+        def of_part(part: Batch) -> tuple[Params, Sums]:
+            gradients, sums = grad(state.trainable, state.frozen, part)
+            return placed(gradients), sums
+
+        zeros = placed(jax.tree.map(jnp.zeros_like, state.trainable)), Sums.zero()
+        gradients, sums = _accumulate(of_part, zeros, batch, settings.micro_batches)
         gradients = jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.weight, 1.0), gradients)
         leaf_norms = {f"gradient/{path}": _norm(leaf) for path, leaf in leaf_paths(gradients).items()}
         grad_norm = _norm(list(leaf_norms.values()))

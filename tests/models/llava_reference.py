@@ -15,12 +15,11 @@ from biomedgpt_jax.convert.mapping import Rule, import_tensors
 from biomedgpt_jax.convert.shapes import model_shapes
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
 from biomedgpt_jax.core.partition import from_leaf_paths
-from biomedgpt_jax.core.types import Batch, Params
+from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.models.llama3_med import Llama3MedConfig
 from biomedgpt_jax.models.vision import normalise
+from tests.models.image_rows import IMAGE_TOKEN, SIZE
 from tests.models.references import CONFIGS, randomised, saved
-
-IMAGE_TOKEN, PER_IMAGE, SIZE = 60, 4, 28
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,34 +58,3 @@ def llava_reference() -> LlavaReference:
     ours, rules, ignored = llava_from_hf(json.loads((folder / "config.json").read_text()), tensors, "llava")
     leaves = import_tensors(tensors, rules, model_shapes(ours), where="llava", ignored=ignored)
     return LlavaReference(model, ours, jax.tree.map(jnp.asarray, from_leaf_paths(dict(leaves))), tensors, rules)
-
-
-def make_batch(rows: list[list[int | str]], *, slots: int, length: int, seed: int = 0) -> Batch:
-    """A batch from rows in which "image" stands for the next image and a number for a text token.
-
-    A `"next"` starts another segment.
-    """
-    shape = (len(rows), length)
-    batch = {name: np.zeros(shape, np.int32) for name in ("tokens", "targets", "segment_ids", "positions")}
-    index = np.full(shape, -1, np.int32)
-    images = np.zeros((len(rows), slots, SIZE, SIZE, 3), np.uint8)
-    rng = np.random.default_rng(seed)
-    for row, items in enumerate(rows):
-        place, start, segment, slot = 0, 0, 1, 0
-        for item in items:
-            if item == "next":
-                start, segment = place, segment + 1
-                continue
-            width = PER_IMAGE if item == "image" else 1
-            here = slice(place, place + width)
-            batch["tokens"][row, here] = IMAGE_TOKEN if item == "image" else item
-            batch["segment_ids"][row, here] = segment
-            batch["positions"][row, here] = np.arange(place, place + width) - start
-            if item == "image":
-                index[row, here] = slot * PER_IMAGE + np.arange(PER_IMAGE)
-                images[row, slot] = rng.integers(0, 256, images.shape[2:], np.uint8)
-                slot += 1
-            place += width
-    weights = np.asarray(batch["segment_ids"] > 0, np.float32)
-    arrays = {**batch, "loss_weights": weights, "image_index": index, "images": images}
-    return {name: jnp.asarray(array) for name, array in arrays.items()}

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.core.module import Remat
-from biomedgpt_jax.core.partition import leaf_paths, merge, split
-from biomedgpt_jax.core.sharding import MeshShape, make_mesh, shardings
+from biomedgpt_jax.core.partition import leaf_paths
 from biomedgpt_jax.models.connector import MlpConfig
 from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, PartRemat, Tune, make_llama3_med, trainable
-from tests.models.llava_reference import PER_IMAGE, llava_reference, make_batch
+from tests.models.image_rows import PER_IMAGE, make_batch
+from tests.models.llava_reference import llava_reference
 from tests.models.references import close
 
 FIRST = ["image", *range(1, 17)]
@@ -93,41 +92,6 @@ def test_generation_with_images_equals_the_whole_row():
     for row, length in enumerate(lengths):
         close(last[row], whole[row, length - 1])
         close(after[row], whole[row, length])
-
-
-@cache
-def loss_and_gradients(mesh_shape: tuple[int, int, int, int] | None):
-    """Of connector and decoder, with the tower frozen, over eight rows."""
-    fns, reference = model(PartRemat(Remat.FULL, Remat.FULL)), llava_reference()
-    is_trainable = trainable(reference.config, tower=False, connector=True, decoder=Tune.FULL)
-    rows = [TWO, FIRST, LAST, TEXT, FIRST, TWO, TEXT, LAST]
-    batch = make_batch(rows, slots=2, length=32)
-    tuned, frozen = split(reference.params, is_trainable)
-
-    def loss(tuned, frozen, batch):
-        params = merge(tuned, frozen)
-        scores = jax.nn.log_softmax(fns.unembed(params, fns.forward(params, batch)))
-        taken = jnp.take_along_axis(scores, jnp.roll(batch["tokens"], -1, 1)[..., None], -1)[..., 0]
-        return -(taken * batch["loss_weights"]).sum() / batch["loss_weights"].sum()
-
-    step = jax.jit(jax.value_and_grad(loss))
-    if mesh_shape is None:
-        return step(tuned, frozen, batch)
-    mesh = make_mesh(MeshShape(*mesh_shape))
-    placed = jax.device_put(reference.params, shardings(mesh, fns.axes(), reference.params))
-    with jax.set_mesh(mesh):
-        return step(*split(placed, is_trainable), batch)
-
-
-@pytest.mark.parametrize("mesh_shape", [(1, 8, 1, 1), (1, 2, 4, 1), (1, 1, 8, 1), (2, 1, 2, 2)])
-def test_loss_and_gradients_agree_on_every_mesh(mesh_shape):
-    (expected_loss, expected), (loss, gradients) = loss_and_gradients(None), loss_and_gradients(mesh_shape)
-    close(loss, np.asarray(expected_loss))
-    expected = leaf_paths(expected)
-    assert expected.keys() == leaf_paths(gradients).keys()
-    for path, gradient in leaf_paths(gradients).items():
-        assert np.abs(expected[path]).max() > 0, path
-        close(gradient, np.asarray(expected[path]), 2e-5)
 
 
 def test_trainable_chooses_parts():

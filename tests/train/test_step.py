@@ -69,10 +69,9 @@ def test_accumulation_equals_the_big_batch_with_ragged_weights(parts):
         assert a["supervised_tokens"] == b["supervised_tokens"]
 
 
-@pytest.mark.parametrize("mesh_shape", [(1, 8), (2, 4), (8, 1)])
-def test_losses_gradients_and_weights_do_not_depend_on_the_mesh(mesh_shape):
+def test_losses_gradients_and_weights_do_not_depend_on_the_mesh():
     one, one_history, _ = _one_device()
-    many, many_history, step = _run(mesh_shape)
+    many, many_history, step = _run((2, 4))
     for a, b in zip(many_history, one_history, strict=True):
         assert a.keys() == b.keys()
         for name in a:
