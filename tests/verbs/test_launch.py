@@ -1,13 +1,15 @@
 """`biomedgpt launch` in a checkout of its own, with a gcloud that only writes down how it was called."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.command import assert_refused, biomedgpt, config
+from tests.command import ROOT, assert_refused, biomedgpt, config
 
 GCLOUD = """#!{python} -S
 import json, os, sys
@@ -97,3 +99,14 @@ def test_mistakes_are_found_here_and_not_on_the_pod(checkout, monkeypatch):
     monkeypatch.chdir(checkout.parent)
     assert_refused(biomedgpt(*POD, *TRAIN), 2, "in the folder of the checkout")
     assert calls(checkout) == []
+
+
+def test_the_page_shows_what_is_printed(checkout):
+    """The dry run of docs/pod.md, called as written there."""
+    page = (ROOT / "docs" / "pod.md").read_text()
+    call, printed = re.findall(r"```bash\n(.*?)\n```", page, re.DOTALL)[:2]
+    (checkout / "configs").symlink_to(ROOT / "configs")
+    words = shlex.split(call.partition("bash launch/tpu_pod.sh")[2].replace("\\\n", " "))
+    called = biomedgpt("launch", "--target=tpu-pod", *words)
+    assert called.code == 0, called
+    assert called.out.strip() == printed
