@@ -33,6 +33,7 @@ class Collective:
     groups: tuple[tuple[int, ...], ...]  # devices that exchange with each other
     bytes: float  # that one device sends
     key: str  # what a start and its end have in common
+    through_hosts: bool = False  # over the network between slices; `groups` then holds slices
 
 
 def collective(instruction: Instruction, inside: Iterable[Instruction]) -> Collective | None:
@@ -41,6 +42,8 @@ def collective(instruction: Instruction, inside: Iterable[Instruction]) -> Colle
     Args:
         inside: all instructions of the computations that it calls.
     """
+    if instruction.opcode in ("recv", "recv-done"):
+        return _between_slices(instruction)
     for suffix, when in (("", When.WHOLE), ("-start", When.START), ("-done", When.END)):
         kind = instruction.opcode.removesuffix(suffix)
         if instruction.opcode == kind + suffix and kind in KINDS:
@@ -69,7 +72,6 @@ def _made(
         return Collective(kind, when, (), 0.0, key)
     groups = _groups(source)
     count = len(groups[0])
-    share = (count - 1) / count
     size = shape_bytes(source.shape)
     if source.opcode == "collective-permute-start":  # its shape holds operand and result
         size /= 2
@@ -77,8 +79,33 @@ def _made(
         size *= count / (count + 1)
     elif kind == "reduce-scatter" and not whole_input:
         size *= count
-    factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(kind, share)
-    return Collective(kind, when, groups, size * factor, key)
+    return Collective(kind, when, groups, size * _sent_share(kind, count), key)
+
+
+def _sent_share(kind: str, count: int) -> float:
+    share = (count - 1) / count
+    return {"all-reduce": 2 * share, "collective-permute": 1.0}.get(kind, share)
+
+
+def _between_slices(instruction: Instruction) -> Collective:
+    """What the hosts of several slices exchange for their devices: a send that costs nothing, and this receipt."""
+    if instruction.opcode == "recv-done":
+        return Collective("recv", When.END, (), 0.0, instruction.operands[0])
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.attributes)
+    target = re.search(r'_xla_megascale_target="\{([^}]*)\}', instruction.attributes)
+    if kind is None or target is None:
+        raise RunError(f"{instruction.name}: what is received from whom is written in an unknown way.")
+    name = kind[1].lower().replace("_", "-")
+    slices = tuple(slice_ for part in target[1].split(",") for slice_ in _range(part))
+    size = shape_bytes(instruction.shape) - 4  # beside the array it has a u32 of its own
+    sent = size * _sent_share(name, len(slices))
+    return Collective(name, When.START, (slices,), sent, instruction.name, through_hosts=True)
+
+
+def _range(text: str) -> range:
+    """`3` or `0:15`, both ends included."""
+    first, _, last = text.partition(":")
+    return range(int(first), int(last or first) + 1)
 
 
 def _groups(source: Instruction) -> tuple[tuple[int, ...], ...]:

@@ -74,8 +74,10 @@ def compile_lowered(lowered: Any) -> Compiled | DoesNotFit:
 
 
 def needed_bytes(message: str) -> int | None:
-    """The bytes in `Used 18.47G of 15.75G hbm` of a compiler's message, if they are there."""
-    match = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? (?:hbm|HBM)", message)
+    """What a compiler's message says that a program needs of a device's memory (or its temporaries alone)."""
+    match = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? (?:hbm|HBM)", message) or re.search(
+        r"\(([\d.]+)([KMGT]?)\) exceeds available HBM", message
+    )
     return None if match is None else int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " "))
 
 

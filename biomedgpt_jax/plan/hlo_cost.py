@@ -25,6 +25,7 @@ _FREE = {
 }
 # Asynchronous copies between memories.
 _COPIES = {"copy-start", "copy-done", "slice-start", "slice-done", "async-start", "async-update", "async-done"}
+_HOST = {"send", "send-done"}  # the receipt that goes with it counts
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Channel:
-    """Collectives that are alike; `devices` take part in each."""
+    """Collectives that are alike; `devices` take part in each (through the hosts: so many slices)."""
 
     kind: str
     devices: int
@@ -145,7 +146,7 @@ def _single(module: Module, instruction: Instruction, machine: Machine) -> Cost:
         return Cost(seconds=seconds, kernel_seconds=seconds, kernel_flops=flops)
     if (cycles := instruction.setting("estimated_cycles")) is not None:
         return Cost(seconds=float(cycles) / machine.clock, cycles=float(cycles))
-    if instruction.opcode in _FREE | _COPIES or _is_scalar(instruction):
+    if instruction.opcode in _FREE | _COPIES | _HOST or _is_scalar(instruction):
         return Cost()
     return Cost(unpriced=Counter({_named(instruction): 1}))
 
@@ -155,7 +156,9 @@ def _may_wrap(instruction: Instruction) -> bool:
 
 
 def _traffic(found: Collective, machine: Machine) -> tuple[Channel, Traffic]:
-    between = any(len({device // machine.slice_devices for device in group}) > 1 for group in found.groups)
+    between = found.through_hosts or any(
+        len({device // machine.slice_devices for device in group}) > 1 for group in found.groups
+    )
     seconds = found.bytes / (machine.network_speed if between else machine.slice_speed)
     channel = Channel(found.kind, len(found.groups[0]), between, found.when is When.START)
     return channel, Traffic(1.0, found.bytes, seconds)

@@ -67,10 +67,9 @@ def test_communication_hides_behind_compute(layers_program):
     assert max(alone, compute) <= cost.seconds <= alone + compute
 
 
-@pytest.fixture(scope="module")
-def attention_program(v5e_4) -> Module:
-    """Splash attention forward and backward, two rows of 1024 tokens on each device, 8 heads over 2."""
-    mesh = make_mesh(MeshShape(data=1, fsdp=4, tensor=1, context=1), v5e_4)
+def attention_program(devices, tokens: int) -> Module:
+    """Splash attention forward and backward, two rows on each device, 8 heads over 2."""
+    mesh = make_mesh(MeshShape(data=1, fsdp=4, tensor=1, context=1), devices)
 
     def placed(*shape, dtype=jnp.bfloat16):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec("fsdp")))
@@ -79,22 +78,27 @@ def attention_program(v5e_4) -> Module:
         mixed = splash_attention(q, k, v, segment_ids=segments, scale=1.0)
         return jnp.sum(mixed.astype(jnp.float32))
 
-    kv = placed(8, 1024, 2, 128)
+    kv, segments = placed(8, tokens, 2, 128), placed(8, tokens, dtype=jnp.int32)
     with jax.set_mesh(mesh), jax.default_matmul_precision("default"):
-        lowered = jax.jit(jax.grad(run, (0, 1, 2))).lower(
-            placed(8, 1024, 8, 128), kv, kv, placed(8, 1024, dtype=jnp.int32)
-        )
+        lowered = jax.jit(jax.grad(run, (0, 1, 2))).lower(placed(8, tokens, 8, 128), kv, kv, segments)
         return parse(lowered.compile().as_text())
 
 
-def test_flops_of_attention_kernels_count_what_the_mask_leaves(attention_program):
-    every = (each for part in attention_program.computations.values() for each in part.instructions)
+@pytest.mark.parametrize(
+    ("tokens", "computed", "products"),
+    [
+        (1024, 3 / 4, [2, 3, 4]),  # of four blocks one is hidden; forward, and backward in two kernels
+        (512, 1, [2, 5]),  # one block; backward in one kernel
+    ],
+)
+def test_flops_of_attention_kernels_count_what_the_mask_leaves(v5e_4, tokens, computed, products):
+    module = attention_program(v5e_4, tokens)
+    every = (each for part in module.computations.values() for each in part.instructions)
     found = [flops for each in every if (flops := kernel_flops(each)) is not None]
-    # Of four blocks of 512 x 512 one is hidden. Two products forward, five backward.
-    product = 2 * 2 * 8 * 1024 * 1024 * 128 * 3 / 4
-    assert sorted(found) == [2 * product, 5 * product]
-    cost = program_cost(attention_program, V5E)
-    assert cost.kernel_seconds == pytest.approx(7 * product / (0.5 * 197e12))
+    product = 2 * 2 * 8 * tokens * tokens * 128 * computed
+    assert sorted(found) == [number * product for number in products]
+    cost = program_cost(module, V5E)
+    assert cost.kernel_seconds == pytest.approx(sum(products) * product / (0.5 * 197e12))
 
 
 GROUPS = [
