@@ -65,7 +65,7 @@ def adapt(block: M, lora: Lora, *inputs: Any, rngs: nnx.Rngs) -> M:
         name = str(path[-1])
         variable.set_value(_retyped(variable.get_value(), jnp.uint4, jnp.int4))
         if name in _ADAPTERS:
-            axes = list(variable.get_metadata()["out_sharding"])
+            axes = [axis if axis == "embed" else "lora_width" for axis in variable.get_metadata()["out_sharding"]]
             axes[_ADAPTERS[name]] = "lora_rank"
             variable.set_metadata(out_sharding=tuple(axes))
             found += 1

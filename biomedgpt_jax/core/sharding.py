@@ -42,6 +42,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "norm": None,
     "features": None,  # widths inside tower stems and connectors that no mesh axis divides well
     "lora_rank": None,
+    "lora_width": ("tensor", "fsdp", "context"),  # the other axis of an adapter, where it is not `embed`
 }
 
 # A dimension that the mesh does not divide stays whole if then each device holds no more of the array.

@@ -121,9 +121,10 @@ def test_cached_decoding_goes_through_the_adapters():
     assert difference(last_logits(params), compiled(lora)(params)[:, -1]) < 1e-5
 
 
-def test_the_rank_has_an_axis_of_its_own_and_shards_like_the_kernel():
+def test_the_rank_has_an_axis_of_its_own_and_the_other_one_shards_over_all_devices():
     axes = leaf_paths(decoder(NF4).axes())
-    assert axes["layers/attention/out/kernel_lora_a"] == ("layers", "heads", "lora_rank")
+    assert axes["layers/attention/out/kernel_lora_a"] == ("layers", "lora_width", "lora_rank")
+    assert axes["layers/mlp/up/kernel_lora_b"] == ("layers", "lora_rank", "lora_width")
     assert axes["layers/attention/out/kernel_lora_b"] == ("layers", "lora_rank", "embed")
     params = adapted(NF4, 0.05)
     mesh = make_mesh(MeshShape(1, 2, 4, 1))
