@@ -30,7 +30,7 @@ def main() -> None:
         (out / "facts.json").write_text(json.dumps({"memory": memory, "seconds": monotonic() - begun}))
 
     train_compile.save_compiled = keep
-    base = Path(maxtext.__file__).parent / "configs" / "base.yml"
+    base = Path(maxtext.__path__[0]) / "configs" / "base.yml"
     train_compile.main(["", str(base), "compiled_trainstep_file=kept", *settings])
 
 

@@ -37,7 +37,7 @@ def layers_program(v5e_4) -> Module:
         lowered = jax.jit(run).lower(
             placed((4 * ROWS, WIDTH), "fsdp"), placed((LAYERS, WIDTH, WIDTH), None, "fsdp", None)
         )
-        return parse(lowered.compile().as_text())
+        return parse(lowered.compile().as_text() or "")
 
 
 def test_cycles_count_every_run_of_a_loop(layers_program):
@@ -81,7 +81,7 @@ def attention_program(devices, tokens: int) -> Module:
     kv, segments = placed(8, tokens, 2, 128), placed(8, tokens, dtype=jnp.int32)
     with jax.set_mesh(mesh), jax.default_matmul_precision("default"):
         lowered = jax.jit(jax.grad(run, (0, 1, 2))).lower(placed(8, tokens, 8, 128), kv, kv, segments)
-        return parse(lowered.compile().as_text())
+        return parse(lowered.compile().as_text() or "")
 
 
 @pytest.mark.parametrize(
