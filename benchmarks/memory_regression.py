@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STORED = ROOT / "benchmarks" / "memory_regression.json"
 TOLERANCE = 0.03
-# As configured, but for the rows of a step: one for each chip.
+# One row for each chip, of these sizes.
+ROW = ("--config.data.row_tokens=4096", "--config.data.image_slots=8")
 CASES = {
     "stage1-v5e-64": ("stage=1", "v5e-64", 64),
     "stage1-v6e-64": ("stage=1", "v6e-64", 64),
@@ -53,7 +54,7 @@ def peak(case: str) -> int:
         subprocess.run(
             [
                 *(sys.executable, "-m", "biomedgpt_jax", "fit", f"--config={ROOT}/configs/llama3_med.py:{config}"),
-                *(f"--topology={topology}", f"--config.train.batch_rows={rows}", f"--json={out}"),
+                *(f"--topology={topology}", f"--config.train.batch_rows={rows}", *ROW, f"--json={out}"),
             ],
             check=True,
             cwd=ROOT,
