@@ -1,5 +1,6 @@
 """A batch from the host onto the mesh: which rows a process reads, and how its arrays become global ones."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -74,11 +75,11 @@ def place_batch(batch: dict[str, Any], mesh: Mesh, rows: Rows | None = None) -> 
     return cast(Batch, placed)
 
 
-def spread(batch: dict[str, Any]) -> dict[str, Any]:
+def spread(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Numpy arrays that every process holds whole, split over the mesh set by `jax.set_mesh` as far as they divide."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
-        return batch
+        return dict(batch)
     return {
         name: jax.make_array_from_callback(
             array.shape,
@@ -89,7 +90,7 @@ def spread(batch: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _part(array: Any, index: tuple[slice, ...], *, rows: Rows) -> Any:
+def _part(array: Any, index: Any, *, rows: Rows) -> Any:
     """`index` of the global array, which this process holds from `rows.start` on."""
     first, last, _ = index[0].indices(rows.total)
     return array[(slice(first - rows.start, last - rows.start), *index[1:])]
