@@ -9,7 +9,8 @@ The numbers are those of the published training scripts, which are not shown to 
 pretrain.sh (stage 1), finetune.sh (stage 2, full), finetune_lora.sh (lora), finetune_qlora.sh (qlora); batch
 sizes are the README's targets (256 and 128 samples), in packed rows here. `tower` and `decoder` name a weights
 folder made by `biomedgpt import`, or a preset, whose weights are then random and must be allowed to be; `weights` names
-a whole imported model instead.
+a whole imported model instead. `hardware=v5e-64` lays the run out for that slice (verbs/hardware.py says how); without
+it `fsdp` takes all devices. `rows` are the packed rows of a step, over all devices.
 """
 
 from ml_collections import ConfigDict
@@ -17,6 +18,7 @@ from ml_collections.config_dict import placeholder
 
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.config_args import choose, parse_args
+from biomedgpt_jax.verbs.hardware import mesh_for
 
 # script value of the peak learning rate: (decoder, connector)
 RATES = {"full": (2e-5, 2e-5), "lora": (2e-4, 2e-4), "qlora": (2e-4, 2e-4)}
@@ -33,6 +35,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         connector="mlp2x_gelu",
         data="",
         weights="",
+        hardware="",
+        rows=0,
     )
     if args["weights"]:  # the folder says what the call does not
         unsaid = {"tower": "", "decoder": "", "scales": (), "connector": ""}
@@ -53,6 +57,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.train.batch_rows = 32
         config.tune = ConfigDict({"tower": False, "connector": True, "decoder": "full" if tune == "full" else "lora"})
         config.lora.base = "nf4" if tune == "qlora" else "bfloat16"
+    config.train.batch_rows = args["rows"] or config.train.batch_rows
+    if args["hardware"]:
+        config.mesh = ConfigDict(mesh_for(args["hardware"], config.train.batch_rows))
     return config
 
 
@@ -92,7 +99,7 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
                 "template": "llama3",
                 "geometry": "pad",  # pad, resize or crop; with -fast: JPEG files are halved while they are decoded
                 "row_tokens": 4096,
-                "image_slots": 8,
+                "image_slots": 10,  # of 256 tokens: tokens and slots run out together (benchmarks/packing.py)
                 "pack": True,
                 "on_overflow": "error",
                 "workers": 8,

@@ -91,7 +91,9 @@ def assert_trained(called, folder, parts):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
     assert losses.keys() == {1, 2} and all(math.isfinite(loss) for loss in losses.values())
-    trained = {row["module"] for row in json.loads((folder / "ledger.json").read_text())["rows"] if row["trainable"]}
+    stored = json.loads((folder / "ledger.json").read_text())
+    assert 0 < stored["fill"]["token_share"] <= 1 and 0 < stored["fill"]["image_share"] <= 1
+    trained = {row["module"] for row in stored["rows"] if row["trainable"]}
     assert {module.split("/")[0] for module in trained} == parts
 
 

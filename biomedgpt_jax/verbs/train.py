@@ -7,7 +7,7 @@ biomedgpt train --workdir=runs/small --config=configs/smoke.py:stage=1,data=data
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from biomedgpt_jax.data.features import FeatureReader
 from biomedgpt_jax.data.tokenizers import Tokenizer
 from biomedgpt_jax.eval.protocols import protocol
 from biomedgpt_jax.models.llama3_med import Tune, trainable
-from biomedgpt_jax.train.ledger import Ledger, ledger_json, make_ledger, print_ledger
+from biomedgpt_jax.train.ledger import ledger_json, make_ledger, print_ledger
 from biomedgpt_jax.train.loop import LoopSettings
 from biomedgpt_jax.train.metrics import Writer, jsonl_writer, tensorboard_writer, terminal_writer, wandb_writer
 from biomedgpt_jax.train.optim import OptimConfig, Optimizer, make_optimizer
@@ -140,7 +140,9 @@ def train(config: Config, workdir: Path, console: Console) -> int:
         data.batches(features or image_transform(spec), reading(config), range(rows.start, rows.stop)),
         rows,
         start=lambda: start_params(config, spec, parts.mesh, say),
-        writers=partial(_open_run, workdir, config, spec, ledger, data.num_steps, console),
+        writers=partial(
+            _open_run, workdir, config, spec, ledger_json(ledger) | {"fill": asdict(data.fill)}, data.num_steps, console
+        ),
         sample_name=data.sample_id,
         evaluate=_evaluate(config, parts, tokenizer, workdir, features),
     )
@@ -209,7 +211,7 @@ def _open_run(
     workdir: Path,
     config: Config,
     spec: ModelSpec,
-    ledger: Ledger,
+    ledger: dict[str, Any],
     steps: int,
     console: Console,
     restored: int | None,
@@ -218,7 +220,7 @@ def _open_run(
     write_spec(workdir, spec)
     if restored is None:
         write_origins(workdir, config)
-    (workdir / "ledger.json").write_text(json.dumps(ledger_json(ledger), indent=1) + "\n")
+    (workdir / "ledger.json").write_text(json.dumps(ledger, indent=1) + "\n")
     (workdir / "config.json").write_text(config.to_json(indent=1) + "\n")
 
     writers: list[Any] = [

@@ -8,9 +8,9 @@ from biomedgpt_jax.data.packing import Plan, fill, join_plans, plan_rows
 
 
 def medical_mix(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths and image counts as in PubMedVision: 22 % of the rows have several images of 256 tokens each."""
+    """Images as in PubMedVision, of 256 tokens each: 1.41 a row, several in 22 % of the rows, at most 29."""
     rng = np.random.default_rng(0)
-    images = np.where(rng.random(count) < 0.78, 1, 1 + rng.geometric(0.45, count)).clip(1, 8)
+    images = np.where(rng.random(count) < 0.78, 1, 1 + rng.geometric(0.532, count)).clip(1, 29)
     return images * 256 + np.exp(rng.normal(np.log(190), 0.45, count)).astype(int).clip(40, 900), images
 
 
@@ -22,13 +22,14 @@ def rng(seed: int = 0) -> np.random.Generator:
 def test_rows_are_full_but_never_overfull(slots: int) -> None:
     lengths, images = medical_mix(6000)
     order = rng().permutation(6000)
+    order = order[images[order] <= slots]
     plan = plan_rows(order, lengths, images, 4096, slots, True, rng())
-    assert sorted(plan.samples.tolist()) == list(range(6000))
+    assert sorted(plan.samples.tolist()) == sorted(order.tolist())
     assert all(lengths[plan[r]].sum() <= 4096 and images[plan[r]].sum() <= slots for r in range(len(plan)))
     share = fill(plan, lengths, images, 4096, slots)
-    # With 10 slots these run out first, with 12 the tokens do.
-    assert max(share.token_share, share.image_share) > 0.985
-    assert share.rows == len(plan) and share.samples == 6000
+    # 10 slots run out together with the tokens; of 12 some stay empty.
+    assert share.token_share > 0.97 and share.image_share > {10: 0.97, 12: 0.8}[slots]
+    assert share.rows == len(plan) and share.samples == len(order)
 
 
 def test_few_samples_per_row_are_packed_as_well() -> None:
@@ -40,7 +41,7 @@ def test_few_samples_per_row_are_packed_as_well() -> None:
 
 def test_plan_depends_on_its_arguments_alone() -> None:
     lengths, images = medical_mix(500)
-    plans = [plan_rows(np.arange(500), lengths, images, 4096, 8, True, rng(seed)) for seed in (1, 1, 2)]
+    plans = [plan_rows(np.arange(500), lengths, images, 4096, 10, True, rng(seed)) for seed in (1, 1, 2)]
     assert np.array_equal(plans[0].samples, plans[1].samples) and np.array_equal(plans[0].starts, plans[1].starts)
     assert not np.array_equal(plans[0].samples, plans[2].samples)
 
