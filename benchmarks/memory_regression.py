@@ -37,7 +37,9 @@ def main() -> int:
         off = None if expected is None else found / expected - 1
         wrong = off is None or abs(off) > TOLERANCE
         against = "nothing stored" if off is None else f"{off:+.1%} of {expected / 2**30:.3f} GiB stored"
-        print(f"{case}: {found / 2**30:.3f} GiB, {against}{' WRONG' if wrong else ''}", flush=True)
+        print(
+            f"{case}: {found / 2**30:.3f} GiB, {against}{' WRONG' if wrong and not options.update else ''}", flush=True
+        )
         if options.update:
             stored[case] = found
             STORED.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")

@@ -25,7 +25,7 @@ from biomedgpt_jax.plan.target import target_devices
 LAYERS, WIDTH, ROWS = 4, 4096, 2048
 BOTH = ("a", "b")  # the sides of the grid
 # Loops of permutes in the place of gathers and scatters would hide what is asked for here.
-FLAGS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+FLAGS: dict[str, str | bool] = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
 def main() -> None:
