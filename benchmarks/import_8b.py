@@ -1,20 +1,20 @@
-"""What `biomedgpt import` costs for Llama-3-8B, beside copying its files: python benchmarks/import_8b.py
+"""What `biomedgpt import` and `export` cost, beside copying the files: python benchmarks/import_8b.py
 
-The checkpoint is made up: random bits under the right names, in the right shapes and shards. Each measurement begins
-with the files out of the page cache and ends when the result is on the disk. --layers=2 is a quick try.
+The checkpoint, of Llama-3-8B if --decoder names no other, is made up: random bits under the right names, in the right
+shapes and shards. Each measurement begins with the files out of the page cache and ends when the result is on the disk;
+that of the export has the reading back in it (--noverify leaves out PyTorch alone). --layers=2 is a quick try.
 """
 
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ml_dtypes
@@ -30,22 +30,33 @@ from biomedgpt_jax.models.decoders import PRESETS
 from biomedgpt_jax.models.llama import LlamaConfig
 
 
+@dataclass(frozen=True)
+class Cost:
+    seconds: float
+    gibibytes: float  # largest resident memory
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=PRESETS["llama-3-8b"].depth)
+    parser.add_argument("--decoder", default="llama-3-8b", choices=["llama-3-8b", "tinyllama-1.1b"])
+    parser.add_argument("--layers", type=int)
     parser.add_argument("--folder", help="where to work; needs three times the checkpoint's size", default=".")
     arguments = parser.parse_args()
+    config = PRESETS[arguments.decoder]
+    config = replace(config, depth=arguments.layers or config.depth)
     with tempfile.TemporaryDirectory(prefix="import-8b-", dir=arguments.folder) as name:
         work = Path(name)
-        size = make_checkpoint(work / "hf", replace(PRESETS["llama-3-8b"], depth=arguments.layers))
-        copied = timed(work / "hf", ["cp", "-r", str(work / "hf"), str(work / "copy")])
+        size = make_checkpoint(work / "hf", config)
+        copy = cost(work / "hf", ["cp", "-r", str(work / "hf"), str(work / "copy")])
         shutil.rmtree(work / "copy")
-        command = [sys.executable, "-m", "biomedgpt_jax", "import", f"--from={work / 'hf'}", f"--out={work / 'out'}"]
-        imported = timed(work / "hf", command)
-        # ru_maxrss of children is that of the largest: the import, as cp takes a few megabytes.
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    table = Table("checkpoint, GB", "copy, s", "import, s", "ratio", "peak memory of the import, GiB")
-    table.add_row(f"{size / 1e9:.1f}", f"{copied:.1f}", f"{imported:.1f}", f"{imported / copied:.2f}", f"{peak:.2f}")
+        verbs = [sys.executable, "-m", "biomedgpt_jax"]
+        read = cost(work / "hf", [*verbs, "import", f"--from={work / 'hf'}", f"--out={work / 'in'}"])
+        shutil.rmtree(work / "hf")
+        write = cost(work / "in", [*verbs, "export", f"--model={work / 'in'}", f"--out={work / 'out'}", "--noverify"])
+    table = Table("", "s", "of copying", "peak memory, GiB", title=f"{arguments.decoder}, {size / 1e9:.1f} GB")
+    table.add_row("copy", f"{copy.seconds:.1f}", "1.00", "")  # its memory is mostly that of this process before exec
+    for what, each in (("import", read), ("export, read back", write)):
+        table.add_row(what, f"{each.seconds:.1f}", f"{each.seconds / copy.seconds:.2f}", f"{each.gibibytes:.2f}")
     Console().print(table)
 
 
@@ -93,16 +104,20 @@ def hf_config(config: LlamaConfig) -> dict:
     }
 
 
-def timed(source: Path, command: list[str]) -> float:
-    """Seconds of a command and of writing what it left in the cache, with the source not in the cache."""
+def cost(source: Path, command: list[str]) -> Cost:
+    """Of a command and of writing what it left in the cache, with the source not in the cache."""
     os.sync()
-    for file in source.iterdir():
-        with file.open("rb") as stream:
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    for file in source.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     begun = time.perf_counter()
-    subprocess.run(command, check=True)
+    process = subprocess.Popen(command)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)}: status {status}")
     os.sync()
-    return time.perf_counter() - begun
+    return Cost(time.perf_counter() - begun, used.ru_maxrss / 2**20)
 
 
 if __name__ == "__main__":

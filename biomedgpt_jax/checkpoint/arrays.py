@@ -47,10 +47,15 @@ def save_array(folder: epath.Path, leaf: jax.Array) -> None:
 
 def read_array(folder: epath.Path, like: jax.ShapeDtypeStruct) -> jax.Array:
     """Reads each shard of `like.sharding` that this process holds, and no more."""
-    store = tensorstore.open({**_place(folder), "dtype": str(like.dtype)}, read=True).result()
+    store = read_host(folder, str(like.dtype))
     if tuple(store.shape) != tuple(like.shape):
         raise ValueError(f"it holds the shape {tuple(store.shape)}, expected {tuple(like.shape)}")
     return jax.make_array_from_callback(like.shape, like.sharding, lambda index: store[index].read().result())
+
+
+def read_host(folder: epath.Path, dtype: str) -> Any:
+    """The array as tensorstore sees it: `[index].read().result()` gives a part of it in memory of its own."""
+    return tensorstore.open({**_place(folder), "dtype": dtype}, read=True).result()
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ The full order is: the run's own checkpoint (run.py), then the sources in the or
 run, imported weights), then fresh initialisation where that is allowed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class Source:
     name: str
     shapes: dict[str, tuple[int, ...]]
     load: Callable[[Params], Params]
+    stored: Mapping[str, epath.Path]  # leaves that a folder of weights holds under their own paths
 
 
 def from_weights(path: epath.PathLike, *, prefix: str = "") -> Source:
@@ -41,6 +42,7 @@ def from_weights(path: epath.PathLike, *, prefix: str = "") -> Source:
         name=str(path),
         shapes={f"{prefix}/{leaf}" if prefix else leaf: record.shape for leaf, record in records.items()},
         load=lambda expected: load_weights(path, expected, prefix=prefix),
+        stored={} if prefix else dict.fromkeys(records, epath.Path(path)),
     )
 
 
@@ -78,7 +80,7 @@ def from_run(workdir: epath.PathLike, *, step: int | None = None) -> Source:
         arrays = path_leaves(_read_step(folder / "checkpoints" / str(chosen) / "trainable", from_leaf_paths(mine)))
         return from_leaf_paths(arrays | (path_leaves(load_weights(base, rest)) if rest else {}))
 
-    return Source(name=f"{folder} step {chosen}", shapes=trained | frozen, load=load)
+    return Source(f"{folder} step {chosen}", trained | frozen, load, dict.fromkeys(frozen, base))
 
 
 def starting_params(

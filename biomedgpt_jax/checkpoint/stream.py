@@ -128,6 +128,15 @@ def copy_in_blocks(out: np.ndarray, view: np.ndarray) -> None:
             out[index][:, at : at + BLOCK] = view[index][:, at : at + BLOCK]
 
 
+def in_order(array: np.ndarray) -> np.ndarray:
+    """The same contiguous: itself, or a copy made in blocks."""
+    if array.flags.c_contiguous:
+        return array
+    out = np.empty(array.shape, array.dtype)
+    copy_in_blocks(out, array)
+    return out
+
+
 class _Leaf:
     def __init__(self, folder: epath.Path, shape: tuple[int, ...], dtype: Any, stacked: bool, source_dtype: Any):
         self.shape, self.dtype, self.source_dtype = shape, dtype, source_dtype

@@ -8,16 +8,25 @@ all are such folders.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
-from biomedgpt_jax.checkpoint.arrays import disk_errors, read_array, save_array
-from biomedgpt_jax.checkpoint.fingerprint import LeafRecord, leaf_records, path_leaves, tree_hash
+from biomedgpt_jax.checkpoint.arrays import disk_errors, read_array, read_host, save_array
+from biomedgpt_jax.checkpoint.fingerprint import (
+    LeafRecord,
+    hexadecimal,
+    leaf_records,
+    path_leaves,
+    slice_digest,
+    tree_hash,
+)
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import from_leaf_paths
 from biomedgpt_jax.core.processes import is_leader, meet
@@ -93,6 +102,29 @@ def load_weights(path: epath.PathLike, expected: Params, *, prefix: str = "") ->
     return from_leaf_paths({f"{prefix}/{leaf}" if prefix else leaf: array for leaf, array in arrays.items()})
 
 
+def read_leaf(path: epath.PathLike, leaf: str) -> np.ndarray:
+    """One leaf as it is stored, in the memory of the host.
+
+    Raises:
+        RunError: as `load_weights`.
+    """
+    folder = epath.Path(path).resolve()
+    record = weights_records(folder)[leaf]
+    (array,) = _checked(folder, leaf, record, ...)
+    return array
+
+
+def read_layers(path: epath.PathLike, leaf: str) -> Iterator[np.ndarray]:
+    """The slices of a leaf along its first axis, in order, each read when it is asked for.
+
+    Raises:
+        RunError: as `load_weights`; other bits than were written are found out after the last slice.
+    """
+    folder = epath.Path(path).resolve()
+    record = weights_records(folder)[leaf]
+    yield from _checked(folder, leaf, record, *range(record.shape[0]))
+
+
 def weights_table(path: epath.PathLike) -> dict[str, Any]:
     """The contents of weights.json.
 
@@ -151,14 +183,33 @@ def _without(prefix: str, leaf: str) -> str:
     return leaf.removeprefix(f"{prefix}/") if prefix else leaf
 
 
+def _checked(folder: epath.Path, leaf: str, record: LeafRecord, *indices: Any) -> Iterator[np.ndarray]:
+    """Parts that are the whole leaf together, in order."""
+    digest, start = np.zeros(4, np.uint32), 0
+    for index in indices:
+        with _reading(folder / ARRAYS / leaf):
+            array = read_host(folder / ARRAYS / leaf, record.dtype)[index].read().result()
+        digest, start = digest + slice_digest(array, start), start + array.size
+        yield array
+    if hexadecimal(digest) != record.digest:
+        raise _damaged(folder, leaf)
+
+
 def _read_leaf(folder: epath.Path, leaf: str, record: LeafRecord, like: Any) -> jax.Array:
     """As stored first: the digest is of those bits, and a cast would change them."""
     stored = jax.ShapeDtypeStruct(like.shape, record.dtype, sharding=like.sharding)
-    with disk_errors(folder / ARRAYS / leaf, "cannot be read", "The folder is damaged; import or copy it again."):
+    with _reading(folder / ARRAYS / leaf):
         array = read_array(folder / ARRAYS / leaf, stored)
     if leaf_records({leaf: array})[leaf].digest != record.digest:
-        raise RunError(
-            f"{folder}: the bits of {leaf} are not those that were written. The folder is damaged; import or copy "
-            "it again."
-        )
+        raise _damaged(folder, leaf)
     return array.astype(like.dtype)
+
+
+def _reading(folder: epath.Path) -> AbstractContextManager[None]:
+    return disk_errors(folder, "cannot be read", "The folder is damaged; import or copy it again.")
+
+
+def _damaged(folder: epath.Path, leaf: str) -> RunError:
+    return RunError(
+        f"{folder}: the bits of {leaf} are not those that were written. The folder is damaged; import or copy it again."
+    )

@@ -1,4 +1,4 @@
-"""Parameters by path, each read from where it lies when it is asked for, so that an export holds a few at a time."""
+"""Parameters by path, each read from where it lies when it is asked for, stacked ones layer by layer."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Leaves(Mapping[str, np.ndarray]):
-    """`leaves[path]` reads; shapes and dtypes are known before."""
+    """`leaves[path]` and `leaves.layers(path)` read; shapes and dtypes are known before."""
 
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, np.dtype]  # of what `read` gives
     read: Callable[[str], np.ndarray]
+    layers: Callable[[str], Iterator[np.ndarray]]  # slices along the first axis, in order
 
     def __getitem__(self, path: str) -> np.ndarray:
         if path not in self.shapes:
@@ -49,6 +50,7 @@ def in_memory(params: Params) -> Leaves:
         {path: tuple(leaf.shape) for path, leaf in leaves.items()},
         {path: np.dtype(leaf.dtype) for path, leaf in leaves.items()},
         lambda path: np.asarray(leaves[path]),
+        lambda path: iter(np.asarray(leaves[path])),
     )
 
 
@@ -56,7 +58,10 @@ def cast(leaves: Leaves, dtype: str) -> Leaves:
     """All in one dtype, rounded to the nearest as they are read."""
     kind = np.dtype(dtype)
     return Leaves(
-        leaves.shapes, dict.fromkeys(leaves.shapes, kind), lambda path: leaves.read(path).astype(kind, copy=False)
+        leaves.shapes,
+        dict.fromkeys(leaves.shapes, kind),
+        lambda path: leaves.read(path).astype(kind, copy=False),
+        lambda path: (layer.astype(kind, copy=False) for layer in leaves.layers(path)),
     )
 
 
@@ -67,4 +72,5 @@ def below(leaves: Leaves, prefix: str) -> Leaves:
         {path: leaves.shapes[whole] for path, whole in inside.items()},
         {path: leaves.dtypes[whole] for path, whole in inside.items()},
         lambda path: leaves.read(inside[path]),
+        lambda path: leaves.layers(inside[path]),
     )

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 import einops
 import numpy as np
 
+from biomedgpt_jax.checkpoint.stream import in_order
+from biomedgpt_jax.convert.leaves import Leaves
 from biomedgpt_jax.convert.source import Tensors
 from biomedgpt_jax.core.errors import RunError
 
@@ -126,7 +128,7 @@ def export_tensors(
     """Yields (their key, array) for every leaf; the exact inverse of `import_tensors`.
 
     Args:
-        leaves: our paths to arrays; may load lazily, and each is asked for once.
+        leaves: our paths to arrays; may load lazily, and each is asked for once: `Leaves` layer by layer.
         shapes: of `leaves`, where looking at them would load them.
 
     Raises:
@@ -136,12 +138,11 @@ def export_tensors(
     for rule in _active(rules, shapes, where):
         left, right = _sides(rule)
         stacked = "{layer}" in rule.theirs
-        whole = [leaves[path] for path in _paths(rule)]
-        for layer, key in enumerate(_keys(rule, shapes)):
-            parts = [leaf[layer] if stacked else leaf for leaf in whole]
+        slices = [_layers(leaves, path) if stacked else iter([leaves[path]]) for path in _paths(rule)]
+        for key, *parts in zip(_keys(rule, shapes), *slices, strict=True):
             ours = np.stack(parts) if isinstance(rule.ours, tuple) else np.asarray(parts[0])
             sizes = dict(zip(right.split(), ours.shape, strict=True))
-            yield key, np.ascontiguousarray(_rearrange(ours, f"{right} -> {left}", sizes))
+            yield key, in_order(_rearrange(ours, f"{right} -> {left}", sizes))
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,10 @@ def _moves(rule: Rule, shapes: Mapping[str, Shape]) -> Iterator[_Move]:
     sizes = dict(zip(right.split(), target, strict=True))
     for layer, key in enumerate(_keys(rule, shapes)):
         yield _Move(key, rule, layer if stacked else None, f"{left} -> {right}", sizes, _composed(left, sizes))
+
+
+def _layers(leaves: Mapping[str, np.ndarray], path: str) -> Iterator[np.ndarray]:
+    return leaves.layers(path) if isinstance(leaves, Leaves) else iter(leaves[path])
 
 
 def _shape(tensors: Mapping[str, np.ndarray], key: str) -> Shape:

@@ -1,15 +1,17 @@
 """An export read back by our own importer, and compared with what was exported, bit for bit, leaf by leaf."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from biomedgpt_jax.checkpoint.stream import in_order
 from biomedgpt_jax.convert.export_adapter import adapter_rules, read_adapter
 from biomedgpt_jax.convert.importer import ModelConfig, import_folder
 from biomedgpt_jax.convert.leaves import Leaves, cast
+from biomedgpt_jax.convert.mapping import Slice
 from biomedgpt_jax.convert.torch_model import architecture_of
 from biomedgpt_jax.core.config_json import to_json
 from biomedgpt_jax.core.errors import RunError
@@ -33,7 +35,7 @@ def reimport(folder: str | Path, leaves: Leaves, config: ModelConfig) -> Reimpor
     differences = _differences(to_json(imported.config), to_json(config))
     if differences:
         raise RunError(f"{folder}: its configuration is another than that of the model: {'; '.join(differences)}.")
-    return _compare(imported.leaves, leaves)
+    return _compare(imported.slices, leaves)
 
 
 def reimport_adapter(folder: str | Path, base: Path, adapters: Leaves, config: Llama3MedConfig) -> Reimport:
@@ -43,7 +45,8 @@ def reimport_adapter(folder: str | Path, base: Path, adapters: Leaves, config: L
         RunError: tensors that are missing or left over.
     """
     rules = adapter_rules(config, architecture_of(base), adapters.shapes)
-    return _compare(read_adapter(Path(folder), rules, adapters.shapes).items(), cast(adapters, "float32"))
+    factors = read_adapter(Path(folder), rules, adapters.shapes)
+    return _compare(((path, None, array) for path, array in factors.items()), cast(adapters, "float32"))
 
 
 def both(first: Reimport, second: Reimport) -> Reimport:
@@ -51,15 +54,27 @@ def both(first: Reimport, second: Reimport) -> Reimport:
     return Reimport(first.passed and second.passed, first.leaves + second.leaves, unequal)
 
 
-def _compare(found: Iterable[tuple[str, np.ndarray]], expected: Mapping[str, np.ndarray]) -> Reimport:
-    unequal, seen = [], set()
-    for path, array in found:
+def _compare(found: Iterable[Slice], expected: Leaves) -> Reimport:
+    """Slices of a leaf come in the order of its layers, as they were written."""
+    unequal, seen = set(), set()
+    layers: dict[str, Iterator[tuple[int, np.ndarray]]] = {}
+    for path, layer, array in found:
         seen.add(path)
-        same = expected.get(path)
-        if same is None or array.dtype != same.dtype or array.tobytes() != np.asarray(same).tobytes():
-            unequal.append(path)
-    unequal += set(expected) - seen
+        if path not in expected:
+            unequal.add(path)
+            continue
+        if layer is not None and path not in layers:
+            layers[path] = enumerate(expected.layers(path))
+        index, same = (None, expected[path]) if layer is None else next(layers[path])
+        if index != layer or array.dtype != same.dtype or _bits(array) != _bits(same):
+            unequal.add(path)
+        del array, same  # so that their memory takes the next
+    unequal |= set(expected) - seen
     return Reimport(not unequal, len(seen), tuple(sorted(unequal)))
+
+
+def _bits(array: np.ndarray) -> memoryview:
+    return in_order(array).reshape(-1).view(np.uint8).data
 
 
 def _differences(found: Any, expected: Any, where: str = "model") -> list[str]:

@@ -1,8 +1,9 @@
 """What `biomedgpt export` reads: a step of a run, or a folder of imported weights; leaf by leaf, never as a whole."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from biomedgpt_jax.checkpoint.start import Source, from_run, from_weights
-from biomedgpt_jax.checkpoint.weights import TABLE, weights_records, weights_table
+from biomedgpt_jax.checkpoint.start import Source, from_run
+from biomedgpt_jax.checkpoint.weights import TABLE, read_layers, read_leaf, weights_records, weights_table
 from biomedgpt_jax.convert.card import Origin, Score
 from biomedgpt_jax.convert.export import Form
 from biomedgpt_jax.convert.importer import TOKENIZER_FILES
@@ -122,7 +123,6 @@ def _weights(folder: Path) -> Exportable:
             f"{folder}: these weights are of {part or meta.get('role') or 'unknown kind'!r}; expected the workdir of a "
             f"run, or a folder made by `biomedgpt import` that holds a {', '.join(PARTS)}."
         )
-    source = from_weights(folder)
     dtypes = {path: np.dtype(record.dtype) for path, record in records.items()}
     files = tuple(file for name in TOKENIZER_FILES if (file := folder / name).is_file())
     asking = read_asking(folder)
@@ -130,7 +130,12 @@ def _weights(folder: Path) -> Exportable:
         name=str(folder),
         part=part,
         config=from_json(PARTS[part], meta["config"], f"{folder / TABLE}: config"),
-        leaves=Leaves(source.shapes, dtypes, lambda path: np.asarray(_loaded(source, {path: dtypes[path]})[path])),
+        leaves=Leaves(
+            {path: record.shape for path, record in records.items()},
+            dtypes,
+            partial(read_leaf, folder),
+            partial(read_layers, folder),
+        ),
         adapted=None,
         tokenizer=load_tokenizer(folder) if any(file.name.startswith("tokenizer.") for file in files) else None,
         tokenizer_files=files,
@@ -145,44 +150,65 @@ def _weights(folder: Path) -> Exportable:
 
 def _run_leaves(source: Source, spec: ModelSpec) -> tuple[Leaves, Adapted | None]:
     """In float32: what was trained is so stored, and the rest is exact in it."""
-    shapes, lora = model_shapes(spec.model), spec.lora
-    stored = _stored_dtypes(spec)
-
-    def plain(path: str) -> np.ndarray:
-        return np.asarray(_loaded(source, {path: stored[path]})[path])
-
+    shapes, lora, stored = model_shapes(spec.model), spec.lora, _stored_dtypes(spec)
+    whole, layers = partial(_whole, source, stored), partial(_layers, source, stored)
     if lora is None:
-        return _float32(shapes, plain), None
+        return _float32(shapes, whole, layers), None
 
-    def parts(path: str) -> Params:
+    def parts(path: str) -> list[str]:
         names = [f"{path}/array/qvalue", f"{path}/array/scale", f"{path}_lora_a", f"{path}_lora_b", path]
-        return from_leaf_paths(_loaded(source, {name: stored[name] for name in names if name in source.shapes}))
+        return [name for name in names if name in source.shapes]
 
-    def merged(path: str) -> np.ndarray:
-        return np.asarray(leaf_paths(merge_lora(parts(path), lora))[path])
+    def plain(convert: Callable[[Params, Lora], Params]) -> Leaves:
+        def read(path: str) -> np.ndarray:
+            params = from_leaf_paths({name: _on_host(whole(name)) for name in parts(path)})
+            return np.asarray(leaf_paths(convert(params, lora))[path])
 
-    def base(path: str) -> np.ndarray:
-        return np.asarray(leaf_paths(without_lora(parts(path), lora))[path])
+        def read_layers(path: str) -> Iterator[np.ndarray]:
+            names = parts(path)
+            for layer in zip(*map(layers, names), strict=True):
+                one = {name: _on_host(array[None]) for name, array in zip(names, layer, strict=True)}
+                yield np.asarray(leaf_paths(convert(from_leaf_paths(one), lora))[path][0])
+
+        return _float32(shapes, read, read_layers)
 
     factors = {path: shape for path, shape in source.shapes.items() if is_adapter(path)}
-    return _float32(shapes, merged), Adapted(lora, _float32(factors, plain), _float32(shapes, base))
+    return plain(merge_lora), Adapted(lora, _float32(factors, whole, layers), plain(without_lora))
 
 
-def _float32(shapes: dict[str, tuple[int, ...]], read: Any) -> Leaves:
-    return Leaves(shapes, dict.fromkeys(shapes, np.dtype(np.float32)), read)
+def _float32(
+    shapes: dict[str, tuple[int, ...]], read: Callable[[str], np.ndarray], layers: Callable[[str], Iterator[np.ndarray]]
+) -> Leaves:
+    return Leaves(shapes, dict.fromkeys(shapes, np.dtype(np.float32)), read, layers)
+
+
+def _whole(source: Source, dtypes: dict[str, Any], path: str) -> np.ndarray:
+    if path in source.stored:
+        return read_leaf(source.stored[path], path).astype(dtypes[path], copy=False)
+    expected = jax.ShapeDtypeStruct(source.shapes[path], dtypes[path], sharding=_host())
+    return np.asarray(leaf_paths(source.load(from_leaf_paths({path: expected})))[path])
+
+
+def _layers(source: Source, dtypes: dict[str, Any], path: str) -> Iterator[np.ndarray]:
+    """A checkpoint holds what was trained, which is read as a whole; layer by layer what was frozen."""
+    if path not in source.stored:
+        return iter(_whole(source, dtypes, path))
+    return (layer.astype(dtypes[path], copy=False) for layer in read_layers(source.stored[path], path))
+
+
+def _host() -> SingleDeviceSharding:
+    """The memory of the host, whatever the accelerators are."""
+    return SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+
+
+def _on_host(array: np.ndarray) -> jax.Array:
+    return jax.device_put(array, _host())
 
 
 def _stored_dtypes(spec: ModelSpec) -> dict[str, Any]:
     """Float32 for all but the integers of quantised kernels."""
     model = make_llama3_med(spec.model, compute_dtype=DTYPES["float32"], remat=NO_REMAT, lora=spec.lora)
     return {path: leaf.dtype for path, leaf in leaf_paths(jax.eval_shape(model.init, jax.random.key(0))).items()}
-
-
-def _loaded(source: Source, dtypes: dict[str, Any]) -> dict[str, Any]:
-    """Some leaves in the memory of the host, whatever the accelerators are."""
-    host = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    expected = {path: jax.ShapeDtypeStruct(source.shapes[path], kind, sharding=host) for path, kind in dtypes.items()}
-    return leaf_paths(source.load(from_leaf_paths(expected)))
 
 
 def _scores(run: Path, step: str) -> Iterable[Score]:

@@ -61,7 +61,7 @@ def start_tower(config: Config, spec: ModelSpec, mesh: Mesh, workdir: Path | Non
     found = _sources(config, spec, plain, mesh) if workdir is None else [from_run(workdir)]
     params, _ = starting_params(
         {"tower": placed(plain, mesh)["tower"]},
-        [Source(each.name, _of_tower(each.shapes), each.load) for each in found],
+        [Source(each.name, _of_tower(each.shapes), each.load, {}) for each in found],
         init=plain.init,
         key=jax.random.split(jax.random.key(config.seed))[0],
         may_be_fresh=lambda path: "tower" in tuple(config.init.random),
@@ -139,7 +139,7 @@ def _earlier_run(folder: Path, mesh: Mesh) -> Source:
         cast = {path: jax.device_put(leaves[path].astype(like.dtype), like.sharding) for path, like in wanted.items()}
         return from_leaf_paths(cast)
 
-    return Source(f"{source.name}, adapters merged", {path: leaf.shape for path, leaf in leaves.items()}, load)
+    return Source(f"{source.name}, adapters merged", {path: leaf.shape for path, leaf in leaves.items()}, load, {})
 
 
 def _summary(origin: dict[str, str]) -> list[str]:

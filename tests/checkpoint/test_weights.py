@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from biomedgpt_jax.checkpoint.fingerprint import leaf_records, tree_hash
-from biomedgpt_jax.checkpoint.weights import load_weights, save_weights, weights_table
+from biomedgpt_jax.checkpoint.weights import load_weights, read_layers, read_leaf, save_weights, weights_table
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.partition import map_with_path
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh, shardings
@@ -99,3 +99,21 @@ def test_damaged_and_unfinished_folders_are_refused(folder, tmp_path):
     save_weights(folder, _params(), {})  # what was unfinished may be written again
     with pytest.raises(RunError, match="already holds weights"):
         save_weights(folder, _params(), {})
+
+
+def test_layers_are_read_one_by_one_and_checked_after_the_last(folder):
+    kernel = np.asarray(_params()["tower"]["kernel"])
+    np.testing.assert_array_equal(read_leaf(folder, "tower/kernel"), kernel)
+    layers = list(read_layers(folder, "tower/kernel"))
+    assert layers[0].dtype == kernel.dtype and layers[0].shape == kernel.shape[1:]
+    np.testing.assert_array_equal(np.stack(layers), kernel)
+    (file,) = [each for each in (folder / "arrays" / "tower" / "kernel" / "c").rglob("*") if each.is_file()]
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    reading = read_layers(folder, "tower/kernel")
+    assert len([next(reading) for _ in kernel]) == 16
+    with pytest.raises(RunError, match="the bits of tower/kernel are not those that were written"):
+        next(reading)
+    with pytest.raises(RunError, match="the bits of tower/kernel"):
+        read_leaf(folder, "tower/kernel")
