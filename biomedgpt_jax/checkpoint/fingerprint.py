@@ -72,9 +72,10 @@ def _digests(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {path: _digest(leaf) for path, leaf in leaves.items()}
 
 
-def _everywhere(leaves: dict[str, jax.Array]) -> NamedSharding | None:
+def _everywhere(leaves: dict[str, Any]) -> NamedSharding | None:
     """Where the digests can be read by each of several processes."""
-    meshes = [leaf.sharding.mesh for leaf in leaves.values() if isinstance(leaf.sharding, NamedSharding)]
+    laid = [getattr(leaf, "sharding", None) for leaf in leaves.values()]  # arrays of numpy have none
+    meshes = [sharding.mesh for sharding in laid if isinstance(sharding, NamedSharding)]
     return NamedSharding(meshes[0], PartitionSpec()) if meshes else None
 
 
