@@ -83,7 +83,7 @@ def run(values: flags.FlagValues) -> int:
     hub = values["push-to-hub"].value
     if hub:
         check_name(hub)
-    say = partial(make_console().print, markup=False, highlight=False)
+    say = partial(make_console().print, markup=False, highlight=False, soft_wrap=True)
     source = read_exportable(folder, values.step)
     source = replace(source, template=values.template or source.template, geometry=values.geometry or source.geometry)
     form = choose_form(source, values.form)

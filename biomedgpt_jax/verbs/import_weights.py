@@ -47,6 +47,7 @@ def run(values: flags.FlagValues) -> None:
     say(
         f"{imported.family} ({imported.part}) from {source}{merged} is in {out}{tokenizer}; hash {digest}",
         markup=False,
+        soft_wrap=True,
     )
     say(f"licence: {imported.licence or 'not stated in the folder; ask its source'}", markup=False)
 

@@ -22,7 +22,7 @@ def test_ledger_counts_parameters_rates_layout_and_bytes():
     connector, up, tower = rows["connector"], rows["decoder/layers/up"], rows["tower/patch_embed"]
     assert connector.parameters == WIDTH * WIDTH + WIDTH
     assert (connector.dtype, connector.trainable, connector.learning_rate) == ("float32", True, 0.5)
-    assert up.sharding == "-, fsdp, tensor" and up.learning_rate == 1e-2
+    assert up.sharding == "-, fsdp+context, tensor" and up.learning_rate == 1e-2
     assert up.bytes_per_device == LAYERS * WIDTH * HIDDEN * 4 // 8
     assert (tower.dtype, tower.trainable, tower.learning_rate) == ("bfloat16", False, 0.0)
     assert tower.bytes_per_device == 12 * WIDTH * 2 // 4

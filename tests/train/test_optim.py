@@ -131,6 +131,6 @@ def test_moments_lie_where_their_parameters_lie():
     placed = like_optimizer_state(optimizer, abstract, of_params, replicated)
     moments = [leaf.spec for leaf in jax.tree.leaves(placed)]
     kernel = of_params["decoder"]["layers"]["q"]["kernel"].spec
-    assert kernel == PartitionSpec(None, "fsdp", "tensor", None)
+    assert kernel == PartitionSpec(None, ("fsdp", "context"), "tensor", None)
     assert moments.count(kernel) == 2  # first and second moment
     assert len(moments) == 2 * len(SHAPES) + 2 and moments.count(PartitionSpec()) >= 2
