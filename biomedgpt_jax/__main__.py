@@ -1,4 +1,4 @@
-"""The command line: `biomedgpt VERB [flags]`. Exit codes: 0 done, 1 the work failed, 2 the call was wrong."""
+"""The command line: `biomedgpt VERB [flags]`. Exit codes: 0 done, 1 failed, 2 a wrong call, 75 to be started again."""
 
 import importlib
 import logging

@@ -94,6 +94,8 @@ def leave(code: int, message: str) -> None:
 
 def who_is_missing(error: BaseException) -> RunError | None:
     """What to say where JAX complains of other processes, None where it complains of something else."""
+    if not _watches:  # alone: a connection that broke was another one
+        return None
     text = str(error)
     if late := re.search(r"timed out\. Id: (.+?)(?:::\d+)?\. .*task names:\n([\d,\s]+)", text, re.DOTALL):
         return LostProcess(

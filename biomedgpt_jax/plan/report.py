@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,7 +21,7 @@ NOTE = (
 
 
 def print_prediction(prediction: Prediction, console: Console) -> None:
-    say = lambda text: console.print(text, markup=False, highlight=False)  # noqa: E731
+    say = partial(console.print, markup=False, highlight=False)
     if prediction.bytes is None:
         needed = "" if prediction.needed is None else f" It needs {readable_bytes(prediction.needed)} of each device."
         say(f"Does not fit.{needed}\nThe compiler: {prediction.message}")
