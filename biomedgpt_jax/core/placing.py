@@ -20,6 +20,14 @@ BATCH_AXES: dict[str, tuple[str | None, ...]] = {
     "image_index": ("batch", "length"),
     "images": ("batch", None, None, None, None),
     "features": ("batch", None, None, None),  # in the place of images
+    # of an encoder-decoder
+    "source_tokens": ("batch", None),
+    "source_mask": ("batch", None),
+    "image_mask": ("batch",),
+    "image_hole": ("batch",),
+    "patches_kept": ("batch",),
+    "code_targets": ("batch",),
+    "answer_nodes": ("batch", "length"),
 }
 
 

@@ -1,6 +1,6 @@
 """The types that cross folders: what a batch, a model and a training state are.
 
-Axis letters: b rows, s tokens of a row, d model width, v vocabulary, i image slots of a row,
+Axis letters: b rows, s tokens of a row, t source tokens of a row, d model width, v vocabulary, i image slots of a row,
 h w pixels, n c features of an image and their channels, m samples of a row.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
 import jax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 Params = dict[str, Any]  # nested dict, leaves are arrays
 AxesTree = dict[str, Any]  # the same nesting, leaves are tuples of logical axis names
@@ -34,9 +34,43 @@ class Batch(TypedDict):
     features: NotRequired[Float[Array, "b i n c"]]
 
 
+class PairBatch(TypedDict):
+    """One device batch of an encoder-decoder; each row is one source and its target.
+
+    `tokens` are what the decoder reads: a beginning, words that are given, and the target but its last token.
+    """
+
+    source_tokens: Int[Array, "b t"]
+    source_mask: Bool[Array, "b t"]  # False on padding
+    tokens: Int[Array, "b s"]
+    targets: Int[Array, "b s"]  # the next token
+    loss_weights: Float[Array, "b s"]  # 0 where the next token is given or there is none; else the row's confidence
+    segment_ids: Int[Array, "b s"]  # 1, 0 on padding
+    positions: Int[Array, "b s"]
+    images: NotRequired[UInt8[Array, "b 1 h w 3"]]
+    image_mask: NotRequired[Bool[Array, "b"]]  # False: the row is text alone; stands beside `images`
+    image_hole: NotRequired[Bool[Array, "b"]]  # the middle of the picture is hidden from the encoder
+    patches_kept: NotRequired[Int[Array, "b"]]  # so many patches, drawn at random, are seen in training
+    code_targets: NotRequired[Bool[Array, "b"]]  # the target is the codes of a picture
+    answer_nodes: NotRequired[Int[Array, "b s"]]  # node of the answers' trie that says which words may come next
+
+
+Train = Callable[[Params, Any, jax.Array], tuple[jax.Array, Params]]
+
+
+def no_statistics(path: str) -> bool:
+    """The `is_statistic` of a model without running statistics."""
+    return False
+
+
 @dataclass(frozen=True)
 class ModelFns:
-    """A model as pure functions over nested dicts; all that leaves `models/`."""
+    """A model as pure functions over nested dicts; all that leaves `models/`.
+
+    `forward` is the model as it answers. `train`, where there is one, is the model as it learns: from parameters,
+    batch and a random key to hidden states and the new values of the running statistics, by the nested names that
+    they have among the parameters.
+    """
 
     init: Callable[[jax.Array], Params]  # key -> float32 parameters
     axes: Callable[[], AxesTree]
@@ -45,6 +79,9 @@ class ModelFns:
     head: Callable[[Params], jax.Array]  # -> [d v] in the type of hidden states, whose product with them are logits
     prefill: Callable[[Params, Batch, int], tuple[jax.Array, Any]]  # -> logits [b v], cache
     decode: Callable[[Params], DecodeStep]  # what is the same for every token is done here, once
+    vocab_size: int | None = None  # words of the head that exist, where more pad its layout
+    train: Train | None = None
+    is_statistic: Callable[[str], bool] = no_statistics  # parameter path -> a running statistic, never trained
 
 
 @jax.tree_util.register_dataclass
