@@ -6,7 +6,7 @@ Nothing here knows a model or a data set, and nothing draws an unseeded random n
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -138,21 +138,39 @@ def bootstrap_interval(
     drawn, since answers about one image are not independent. The mean of a draw is its sum over its count.
     """
     values = np.asarray(values, np.float64)
-    labels = range(len(values)) if clusters is None else clusters
+    return bootstrap_of(
+        lambda weights: weights @ values / weights.sum(),
+        range(len(values)) if clusters is None else clusters,
+        len(values),
+        resamples=resamples,
+        seed=seed,
+        level=level,
+    )
+
+
+def bootstrap_of(
+    statistic: Callable[[np.ndarray], float],
+    clusters: Sequence[Hashable],
+    count: int,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float] | None:
+    """The same for any statistic of `count` values, given how often each of them was drawn (float64 [count])."""
     index: dict[Hashable, int] = {}
-    member = np.array([index.setdefault(label, len(index)) for label in labels], np.int64)
-    if len(member) != len(values):
-        raise ValueError(f"{len(values)} values but {len(member)} cluster labels")
+    member = np.array([index.setdefault(label, len(index)) for label in clusters], np.int64)
+    if len(member) != count:
+        raise ValueError(f"{count} values but {len(member)} cluster labels")
     if len(index) < 2:
         return None
-    sums, counts = np.bincount(member, values), np.bincount(member)
     rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
+    found = np.empty(resamples)
     for n in range(resamples):
-        drawn = rng.integers(len(index), size=len(index))
-        means[n] = sums[drawn].sum() / counts[drawn].sum()
+        drawn = np.bincount(rng.integers(len(index), size=len(index)), minlength=len(index))
+        found[n] = statistic(drawn[member].astype(np.float64))
     tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(found, [tail, 1 - tail])
     return float(low), float(high)
 
 

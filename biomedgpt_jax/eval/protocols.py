@@ -11,18 +11,20 @@ from typing import Any
 
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.eval import llava_med, metrics
+from biomedgpt_jax.eval.together import Together, class_scores, report_scores, report_words, rouge_l
 
 Scores = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one prediction is scored against one truth."""
+    """How one prediction is scored against one truth, and all of a group together."""
 
     name: str
     version: str
     score: Callable[[str, str, Mapping[str, Any]], Scores]  # (prediction, truth, meta) -> each score in 0..1
-    headline: Mapping[str, str]  # answer type -> the score that stands for its questions in a table
+    headline: Mapping[str, str]  # answer type -> the score of `score` that stands for its questions in a table
+    together: Together | None = None
 
     @property
     def id(self) -> str:
@@ -63,6 +65,26 @@ def _closed(prediction: str, truth: str, meta: Mapping[str, Any], exact: float) 
     return float(metrics.chosen(prediction, choices) == right)
 
 
+def classify(prediction: str, truth: str, meta: Mapping[str, Any]) -> Scores:
+    """`classify/v1`: accuracy, 1.0 where prediction and truth are the same class, as `metrics.words` gives them.
+
+    Of a group: macro_f1 and weighted_f1 over the classes that occur among its truths.
+    """
+    if not metrics.words(truth):
+        raise ValueError(f"the true class {truth!r} holds no word to compare with")
+    return {"accuracy": metrics.exact_match(prediction, truth)}
+
+
+def report(prediction: str, truth: str, meta: Mapping[str, Any]) -> Scores:
+    """`report/v1`, for captions, reports and summaries: rouge_l. Of a group: bleu1 to bleu4, cider and cider_d.
+
+    METEOR is left out: its dictionary cannot be had with a package.
+    """
+    if not report_words(truth):
+        raise ValueError(f"the true text {truth!r} holds no word to compare with")
+    return {"rouge_l": rouge_l(prediction, truth)}
+
+
 def as_llava_med(prediction: str, truth: str, meta: Mapping[str, Any]) -> Scores:
     """`llava-med/v1`: as LLaVA-Med published its scores, with their known faults; `eval/llava_med.py` says them.
 
@@ -98,7 +120,9 @@ def with_candidates(candidates: Sequence[str]) -> Protocol:
 
 STRICT_V1 = Protocol("strict", "v1", strict, {"open": "accuracy", "closed": "accuracy"})
 LLAVA_MED_V1 = Protocol("llava-med", "v1", as_llava_med, {"open": "recall", "closed": "accuracy"})
-PROTOCOLS = {protocol.id: protocol for protocol in (STRICT_V1, LLAVA_MED_V1)}
+CLASSIFY_V1 = Protocol("classify", "v1", classify, {"open": "accuracy", "closed": "accuracy"}, class_scores)
+REPORT_V1 = Protocol("report", "v1", report, {"open": "rouge_l", "closed": "rouge_l"}, report_scores)
+PROTOCOLS = {protocol.id: protocol for protocol in (STRICT_V1, LLAVA_MED_V1, CLASSIFY_V1, REPORT_V1)}
 
 
 def protocol(name: str) -> Protocol:

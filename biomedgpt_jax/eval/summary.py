@@ -1,7 +1,7 @@
 """From per-sample scores to a table: groups, means, intervals, majority baselines."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.eval import metrics
 from biomedgpt_jax.eval.protocols import Protocol, Scores
 from biomedgpt_jax.eval.questions import Question, data_hash
+from biomedgpt_jax.eval.together import Statistic
 
 INTERVAL = "95% percentile bootstrap, 2000 resamples of the images (or cases) with seed 0"
 
@@ -107,6 +108,12 @@ def estimate(values: Sequence[float], clusters: Sequence[str] | None) -> Estimat
     return Estimate(float(np.mean(values)), low, high)
 
 
+def estimate_of(statistic: Statistic, clusters: Sequence[str]) -> Estimate:
+    """The same for a score that answers have together."""
+    low, high = metrics.bootstrap_of(statistic, clusters, len(clusters)) or (None, None)
+    return Estimate(statistic(np.ones(len(clusters))), low, high)
+
+
 def cluster_labels(questions: Sequence[Question]) -> list[str]:
     """What is resampled together; a question without image or case stands alone."""
     return [q.cluster if q.cluster is not None else f"question {q.id}" for q in questions]
@@ -118,11 +125,16 @@ def _group(
     clusters = cluster_labels([row.question for row in rows])
     headline = protocol.headline[key[1]]
     values = {name: [row.scores[name] for row in rows] for name in rows[0].scores}
+    together = _together(protocol, rows, [row.prediction for row in rows])
     baseline = None
     if majority is not None:
         always = [score(protocol, row.question, majority) for row in rows]
         differences = np.subtract(values[headline], [s[headline] for s in always])
         means = {name: float(np.mean([s[name] for s in always])) for name in values}
+        means |= {
+            name: statistic(np.ones(len(rows)))
+            for name, statistic in _together(protocol, rows, [majority] * len(rows)).items()
+        }
         baseline = Baseline(majority, source, means, estimate(differences.tolist(), clusters))
     return Group(
         task=key[0],
@@ -131,6 +143,13 @@ def _group(
         clusters=len(set(clusters)),
         truncated=sum(row.truncated for row in rows),
         headline=headline,
-        scores={name: estimate(column, clusters) for name, column in values.items()},
+        scores={name: estimate(column, clusters) for name, column in values.items()}
+        | {name: estimate_of(statistic, clusters) for name, statistic in together.items()},
         baseline=baseline,
     )
+
+
+def _together(protocol: Protocol, rows: Sequence[Answered], predictions: Sequence[str]) -> Mapping[str, Statistic]:
+    if protocol.together is None:
+        return {}
+    return protocol.together(predictions, [row.question.truth for row in rows])
