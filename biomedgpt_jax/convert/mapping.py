@@ -4,7 +4,7 @@ A rule says which tensor of theirs is which leaf of ours, and how the axes move,
 
     Rule("layers.{layer}.self_attn.q_proj.weight", "layers/attention/q/kernel", "(h k) d -> d h k")
 
-`{layer}` stands for the index of the leading axis of our stacked leaf. A tuple of our leaves splits
+`{layer}` stands for the index of the leading axis of our stacked leaf, from `first` on. A tuple of our leaves splits
 their tensor along the first axis on the right of the pattern (fused qkv, packed SwiGLU).
 """
 
@@ -29,6 +29,7 @@ class Rule:
     theirs: str
     ours: str | tuple[str, ...]
     pattern: str  # einops, theirs -> ours, without the layer axis
+    first: int = 0  # their number of our first layer
 
 
 def prefixed(rules: tuple[Rule, ...], *, theirs: str = "", ours: str = "") -> tuple[Rule, ...]:
@@ -202,7 +203,8 @@ def _active(rules: tuple[Rule, ...], shapes: Mapping[str, Shape], where: str) ->
 def _keys(rule: Rule, shapes: Mapping[str, Shape]) -> list[str]:
     if "{layer}" not in rule.theirs:
         return [rule.theirs]
-    return [rule.theirs.replace("{layer}", str(i)) for i in range(shapes[_paths(rule)[0]][0])]
+    count = shapes[_paths(rule)[0]][0]
+    return [rule.theirs.replace("{layer}", str(rule.first + number)) for number in range(count)]
 
 
 def _paths(rule: Rule) -> tuple[str, ...]:
