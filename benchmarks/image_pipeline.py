@@ -20,12 +20,13 @@ from rich.table import Table
 from timing import compare, machine
 from transformers import CLIPImageProcessorPil
 
+from biomedgpt_jax.data.batch_iterator import Reading
 from biomedgpt_jax.data.batches import RowShape
 from biomedgpt_jax.data.encoded import EncodedSplit, encode_split
 from biomedgpt_jax.data.images import Geometry, load_square
 from biomedgpt_jax.data.layouts import llava_files, own_dataset
 from biomedgpt_jax.data.mixture import Part
-from biomedgpt_jax.data.pipeline import Reading, TrainData, build_train_data
+from biomedgpt_jax.data.pipeline import TrainData, build_train_data
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.prompts import TEMPLATES
 from biomedgpt_jax.data.source import PreparedSplit

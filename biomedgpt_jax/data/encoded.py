@@ -5,8 +5,6 @@ Every sample is checked before training starts, lengths are known for packing, a
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.kept_folder import make_once
 from biomedgpt_jax.data.prompts import Template
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tasks import Encoded, encode_sample
@@ -86,8 +85,7 @@ def encode_split(
     in `.rejected`.
     """
     folder = Path(cache_dir) / _key(split, template, tokenizer)
-    if not folder.is_dir():
-        _write(folder, split, template, tokenizer, progress)
+    make_once(folder, lambda part: _write(part, split, template, tokenizer, progress))
     encoded = EncodedSplit(split, folder)
     if encoded.rejected and not skip_rejected:
         shown = "; ".join(r.reason for r in encoded.rejected[:3])
@@ -107,28 +105,21 @@ def _key(split: PreparedSplit, template: Template, tokenizer: Tokenizer) -> str:
 
 
 def _write(
-    folder: Path, split: PreparedSplit, template: Template, tokenizer: Tokenizer, progress: Progress | None
+    part: Path, split: PreparedSplit, template: Template, tokenizer: Tokenizer, progress: Progress | None
 ) -> None:
-    """Builds the folder beside its place and renames it, so that it is whole or absent."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
-        rejected: list[Rejected] = []
-        chunks = [_arrays([], [])]
-        for start in range(0, len(split), CHUNK):
-            chunk = range(start, min(start + CHUNK, len(split)))
-            chunks.append(_encode_chunk(split, chunk, template, tokenizer, rejected))
-            if progress:
-                progress(chunk.stop, len(split))
-        joined = {name: np.concatenate([arrays[name] for arrays in chunks]) for name in chunks[0]}
-        for name in ("starts", "image_starts"):
-            joined[name] = np.concatenate([[0], np.cumsum(joined[name])]).astype(np.int64)
-        for name, array in joined.items():
-            np.save(part / f"{name}.npy", array)
-        (part / "rejected.json").write_text(json.dumps([asdict(r) for r in rejected]))
-        _publish(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    rejected: list[Rejected] = []
+    chunks = [_arrays([], [])]
+    for start in range(0, len(split), CHUNK):
+        chunk = range(start, min(start + CHUNK, len(split)))
+        chunks.append(_encode_chunk(split, chunk, template, tokenizer, rejected))
+        if progress:
+            progress(chunk.stop, len(split))
+    joined = {name: np.concatenate([arrays[name] for arrays in chunks]) for name in chunks[0]}
+    for name in ("starts", "image_starts"):
+        joined[name] = np.concatenate([[0], np.cumsum(joined[name])]).astype(np.int64)
+    for name, array in joined.items():
+        np.save(part / f"{name}.npy", array)
+    (part / "rejected.json").write_text(json.dumps([asdict(r) for r in rejected]))
 
 
 def _encode_chunk(
@@ -155,12 +146,3 @@ def _arrays(numbers: list[int], samples: list[Encoded]) -> dict[str, np.ndarray]
         "images": np.array([n for s in samples for n in s.images], np.int64),
         "image_starts": np.array([len(s.images) for s in samples], np.int64),
     }
-
-
-def _publish(part: Path, folder: Path) -> None:
-    try:
-        part.rename(folder)
-    except OSError:
-        # Another process finished the same folder first; its contents are equal.
-        if not folder.is_dir():
-            raise

@@ -2,34 +2,50 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from biomedgpt_jax.data.encoded import EncodedSplit
+from biomedgpt_jax.data.source import PreparedSplit
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """What a mixture knows of the samples of a split, however they are encoded."""
+
+    @property
+    def split(self) -> PreparedSplit: ...
+
+    def __len__(self) -> int: ...
+
+    def sample_id(self, index: int) -> str: ...
+
+
+S = TypeVar("S", bound=Samples)
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[S]):
     """A split of a mixture. An epoch shows `repeats` times its samples.
 
     0.5 is every second sample, the others in the next epoch; 3 is each sample three times.
     """
 
-    encoded: EncodedSplit
+    encoded: S
     repeats: float = 1.0
 
 
-class Mixture:
+class Mixture(Generic[S]):
     """Samples of all parts numbered through, in the order of the parts."""
 
-    def __init__(self, parts: Sequence[Part]):
+    def __init__(self, parts: Sequence[Part[S]]):
         self.parts = tuple(parts)
         self._offsets = np.concatenate([[0], np.cumsum([len(part.encoded) for part in parts])]).astype(np.int64)
 
     def __len__(self) -> int:
         return int(self._offsets[-1])
 
-    def locate(self, number: int) -> tuple[EncodedSplit, int]:
+    def locate(self, number: int) -> tuple[S, int]:
         """The split of a sample number and its index there."""
         part = int(np.searchsorted(self._offsets, number, side="right")) - 1
         return self.parts[part].encoded, int(number - self._offsets[part])
@@ -39,29 +55,31 @@ class Mixture:
         encoded, index = self.locate(number)
         return f"{encoded.split.name} {encoded.sample_id(index)}"
 
-    def lengths(self, tokens_per_image: int) -> np.ndarray:
-        """Row tokens per sample, int64 [n]."""
-        return np.concatenate([part.encoded.lengths(tokens_per_image) for part in self.parts])
-
-    def image_counts(self) -> np.ndarray:
-        """Images per sample, int64 [n]."""
-        return np.concatenate([part.encoded.image_counts() for part in self.parts])
-
     def epoch_order(self, usable: np.ndarray, seed: int, epoch: int) -> np.ndarray:
         """Shuffled sample numbers of one epoch, among those that are `usable` (bool [n]).
 
         Each part runs through shuffled rounds of its samples without end, and an epoch takes the next `repeats`
         rounds; over a run the counts of two samples of a part differ by one at most.
         """
-        chosen = [np.zeros(0, np.int64)]
+        draws = self.epoch_draws(usable, seed, epoch)
+        return np.random.default_rng((seed, len(self.parts), epoch)).permutation(np.concatenate(draws))
+
+    def even_order(self, usable: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """The same numbers, but each part spread evenly over the epoch: any stretch has the parts' proportions."""
+        draws = self.epoch_draws(usable, seed, epoch)
+        places = np.concatenate([(np.arange(len(draw)) + 0.5) / max(1, len(draw)) for draw in draws])
+        return np.concatenate(draws)[np.argsort(places, kind="stable")]
+
+    def epoch_draws(self, usable: np.ndarray, seed: int, epoch: int) -> list[np.ndarray]:
+        """What an epoch takes of each part, in the order of that part."""
+        draws = []
         for number, part in enumerate(self.parts):
             first, end = self._offsets[number : number + 2]
             members = first + np.flatnonzero(usable[first:end])
-            if len(members):
-                # Rounded before floor: 0.1 * 30 must not lose a sample.
-                begin, stop = (int(np.floor(round(part.repeats * len(members) * e, 6))) for e in (epoch, epoch + 1))
-                chosen.append(_draw(members, begin, stop, (seed, number)))
-        return np.random.default_rng((seed, len(self.parts), epoch)).permutation(np.concatenate(chosen))
+            # Rounded before floor: 0.1 * 30 must not lose a sample.
+            begin, stop = (int(np.floor(round(part.repeats * len(members) * e, 6))) for e in (epoch, epoch + 1))
+            draws.append(_draw(members, begin, stop, (seed, number)) if len(members) else members)
+        return draws
 
 
 def repeats_for(proportions: Sequence[float], sizes: Sequence[int]) -> list[float]:

@@ -1,18 +1,14 @@
-"""From encoded splits to batches: every row of a run is planned, then built at random access and read ahead by Grain.
-
-The state of the iterator is the number of the next batch (and a hash of the plan, to refuse another run's), so it
-survives another number of workers, threads or processes.
-"""
+"""From encoded splits to batches: every row of a run is planned, then built at random access."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import grain
 import numpy as np
 
+from biomedgpt_jax.data.batch_iterator import BatchIterator, Reading
 from biomedgpt_jax.data.batches import HostBatch, ImageReader, ImageTransform, RowShape, empty_batch, fill_row
+from biomedgpt_jax.data.encoded import EncodedSplit
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.features import FeatureReader
 from biomedgpt_jax.data.mixture import Mixture, Part
@@ -21,24 +17,10 @@ from biomedgpt_jax.data.tasks import Encoded, Overflow, expanded_length, truncat
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How batches are made, never what is in them.
-
-    `workers` processes (0: threads of the calling one) of `threads` threads each keep `ahead` batches ready; each
-    process holds up to `image_cache_bytes` of decoded images.
-    """
-
-    workers: int
-    threads: int
-    ahead: int
-    image_cache_bytes: int
-
-
-@dataclass(frozen=True)
 class TrainData:
     """All batches of a run. `skipped` are the numbers of the samples that no row can hold."""
 
-    mixture: Mixture
+    mixture: Mixture[EncodedSplit]
     shape: RowShape
     plan: Plan
     batch_size: int
@@ -55,7 +37,7 @@ class TrainData:
 
     def batches(
         self, images: ImageTransform | FeatureReader, reading: Reading, rows: range | None = None
-    ) -> "BatchIterator":
+    ) -> BatchIterator:
         """The rows of every batch that one process reads (None: all), from the first batch on.
 
         `images` turns encoded bytes into pixels, or reads features where the shape of a row has them.
@@ -64,7 +46,7 @@ class TrainData:
 
 
 def build_train_data(
-    parts: Sequence[Part],
+    parts: Sequence[Part[EncodedSplit]],
     shape: RowShape,
     batch_size: int,
     num_epochs: int,
@@ -77,7 +59,9 @@ def build_train_data(
     Raises DataError naming a sample that no row can hold, unless `overflow` says to skip or truncate it.
     """
     mixture = Mixture(parts)
-    lengths, images = mixture.lengths(shape.tokens_per_image), mixture.image_counts()
+    splits = [part.encoded for part in parts]
+    lengths = np.concatenate([split.lengths(shape.tokens_per_image) for split in splits])
+    images = np.concatenate([split.image_counts() for split in splits])
     usable = (lengths <= shape.seq_len) & (images <= shape.image_slots)
     if overflow is Overflow.ERROR and not usable.all():
         raise _too_large(mixture, shape, lengths, images, usable)
@@ -94,65 +78,6 @@ def build_train_data(
     plan = join_plans(plans)
     share = fill(plan, lengths, images, shape.seq_len, shape.image_slots)
     return TrainData(mixture, shape, plan, batch_size, share, tuple(np.flatnonzero(~usable).tolist()))
-
-
-class BatchIterator(grain.DatasetIterator[HostBatch]):
-    """Batches in order, read ahead by Grain. Its state is {"next_step": n, "plan": hash}."""
-
-    def __init__(self, batches: "_Batches", reading: Reading):
-        super().__init__()
-        self._batches = batches
-        self._reading = reading
-        self._plan = batches.digest()
-        self._next_step = 0
-        self._ahead: Any = None
-
-    def __next__(self) -> HostBatch:
-        self._assert_not_closed()
-        if self._next_step >= len(self._batches):
-            raise StopIteration
-        self.start_prefetch()
-        batch = next(self._ahead)
-        self._next_step += 1
-        return batch
-
-    def get_state(self) -> dict[str, Any]:
-        return {"next_step": self._next_step, "plan": self._plan}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        step = state.get("next_step")
-        if state.get("plan") != self._plan or not isinstance(step, int) or not 0 <= step <= len(self._batches):
-            raise DataError(
-                f"the saved place in the data, {state}, is not of this run, whose plan is {self._plan} with "
-                f"{len(self._batches)} batches: data, tokenizer, template, row or batch size, epochs or seed differ. "
-                "Resume with the settings that the run began with, or start a new one"
-            )
-        self._stop()
-        self._next_step = step
-
-    def start_prefetch(self) -> None:
-        """Starts reading ahead; called by the first `next` if not before."""
-        if self._ahead is not None or self._next_step >= len(self._batches):
-            return
-        reading = self._reading
-        ahead = max(reading.ahead, reading.threads)
-        stream = grain.MapDataset.source(self._batches)[self._next_step :].to_iter_dataset(
-            grain.ReadOptions(num_threads=reading.threads, prefetch_buffer_size=ahead)
-        )
-        if reading.workers:
-            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=reading.workers))
-        self._ahead = iter(stream)
-        self._ahead.start_prefetch()
-
-    def close(self) -> None:
-        if not self._closed:
-            self._stop()
-        super().close()
-
-    def _stop(self) -> None:
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
 
 
 class _Batches:
@@ -200,7 +125,7 @@ class _Batches:
         return batch
 
 
-def _sample(mixture: Mixture, shape: RowShape, number: int) -> Encoded:
+def _sample(mixture: Mixture[EncodedSplit], shape: RowShape, number: int) -> Encoded:
     encoded, index = mixture.locate(number)
     sample = encoded[index]
     if len(sample.images) > shape.image_slots:
@@ -211,7 +136,7 @@ def _sample(mixture: Mixture, shape: RowShape, number: int) -> Encoded:
 
 
 def _too_large(
-    mixture: Mixture, shape: RowShape, lengths: np.ndarray, images: np.ndarray, usable: np.ndarray
+    mixture: Mixture[EncodedSplit], shape: RowShape, lengths: np.ndarray, images: np.ndarray, usable: np.ndarray
 ) -> DataError:
     first = int(np.flatnonzero(~usable)[0])
     return DataError(

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.data.batch_iterator import Reading
 from biomedgpt_jax.data.batches import RowShape
 from biomedgpt_jax.data.encoded import encode_split
 from biomedgpt_jax.data.features import FeatureShape
 from biomedgpt_jax.data.mixture import Part, repeats_for
-from biomedgpt_jax.data.pipeline import Reading, TrainData, build_train_data
+from biomedgpt_jax.data.pipeline import TrainData, build_train_data
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tasks import Overflow
 from biomedgpt_jax.data.tokenizers import Tokenizer, load_tokenizer, save_tokenizer, train_sentencepiece

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from biomedgpt_jax.data.batch_iterator import Reading
 from biomedgpt_jax.data.batches import RowShape, prompt_batches
 from biomedgpt_jax.data.encoded import encode_split
 from biomedgpt_jax.data.errors import DataError
@@ -22,7 +23,7 @@ from biomedgpt_jax.data.features import (
     write_features,
 )
 from biomedgpt_jax.data.mixture import Part
-from biomedgpt_jax.data.pipeline import Reading, TrainData, build_train_data
+from biomedgpt_jax.data.pipeline import TrainData, build_train_data
 from biomedgpt_jax.data.prompts import TEMPLATES
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tasks import encode_prompt

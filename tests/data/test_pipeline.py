@@ -16,11 +16,12 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
+from biomedgpt_jax.data.batch_iterator import Reading
 from biomedgpt_jax.data.batches import HostBatch, RowShape
 from biomedgpt_jax.data.encoded import EncodedSplit, encode_split
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.mixture import Part, repeats_for
-from biomedgpt_jax.data.pipeline import Reading, TrainData, build_train_data
+from biomedgpt_jax.data.pipeline import TrainData, build_train_data
 from biomedgpt_jax.data.prompts import TEMPLATES
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tasks import Overflow, expand
