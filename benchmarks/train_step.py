@@ -23,7 +23,8 @@ from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 from biomedgpt_jax.core.types import Params
 from biomedgpt_jax.models.llama import ALL_LINEARS, LlamaConfig
 from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, Tune, add_lora, make_llama3_med, trainable
-from biomedgpt_jax.train.optim import OptimConfig, make_optimizer
+from biomedgpt_jax.train.objectives import all_words
+from biomedgpt_jax.train.optim import Decay, OptimConfig, make_optimizer
 from biomedgpt_jax.train.state import abstract_state, first_state
 from biomedgpt_jax.train.step import StepSettings, compile_step, make_train_step
 
@@ -79,10 +80,25 @@ def our_step(
     chosen = trainable(config, tower=shape.tune is Tune.FULL, connector=True, decoder=shape.tune)
     axes, _ = split(model.axes(), chosen)
     optimizer = make_optimizer(
-        OptimConfig(RATE, {}, 10**6, 0.0, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=CLIP), axes
+        OptimConfig(
+            *(RATE, {}, 10**6, 0.0, Decay.COSINE),
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            weight_decay=0.0,
+            decay_vectors=False,
+            clip_norm=CLIP,
+        ),
+        axes,
     )
     abstract = abstract_state(model, optimizer, chosen, mesh=mesh, frozen_dtype="float32")
-    settings = StepSettings(micro_batches=1, loss_chunk=512, label_smoothing=0.0, z_loss=0.0, tokens_per_image=1)
+    settings = StepSettings(
+        micro_batches=1,
+        objective=all_words(chunk_size=512, label_smoothing=0.0, z_loss=0.0, vocab_size=None),
+        tokens_per_image=1,
+        seed=0,
+        average_decay=0.0,
+    )
     step = compile_step(make_train_step(model, optimizer, settings), abstract, mesh)
     held = [first_state(abstract, optimizer, params)]
 

@@ -112,10 +112,12 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
                 "learning_rate": 2e-5,
                 "group_rates": {},
                 "warmup_ratio": 0.03,
+                "rate_decay": "cosine",  # or linear
                 "b1": 0.9,
                 "b2": 0.999,
                 "eps": 1e-8,
                 "weight_decay": 0.0,
+                "decay_vectors": False,  # biases, norms and other vectors too
                 "clip_norm": 1.0,
             },
             "train": {

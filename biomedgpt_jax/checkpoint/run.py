@@ -3,6 +3,7 @@
     <workdir>/base/<hash>/               the frozen parameters, once (base.py)
     <workdir>/checkpoints/<step>/
         trainable/  optimizer/           Orbax arrays, readable onto any mesh
+        statistics/  average/            the same, where the state has them
         data/                            where the data iterator stands, as JSON; the same for any number of processes
         record/                          {"config", "base", "leaves"} as JSON
 
@@ -26,7 +27,7 @@ from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.system_errors import system_message
 from biomedgpt_jax.core.types import TrainState
 
-_ITEMS = ("trainable", "optimizer", "data", "record")
+_ITEMS = ("trainable", "optimizer", "statistics", "average", "data", "record")
 
 
 class RunCheckpoints:
@@ -83,8 +84,7 @@ class RunCheckpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    trainable=ocp.args.PyTreeSave(state.trainable),
-                    optimizer=ocp.args.PyTreeSave(state.opt_state),
+                    **{name: ocp.args.PyTreeSave(tree) for name, tree in _changing(state).items()},
                     data=ocp.args.JsonSave(data.get_state()),
                     record=ocp.args.JsonSave({"config": dict(config), "base": base, "leaves": leaves}),
                 ),
@@ -144,9 +144,7 @@ class RunCheckpoints:
         with damaged(folder):
             arrays = self._manager.restore(
                 step,
-                args=ocp.args.Composite(
-                    trainable=_placed_restore(abstract.trainable), optimizer=_placed_restore(abstract.opt_state)
-                ),
+                args=ocp.args.Composite(**{name: _placed_restore(tree) for name, tree in _changing(abstract).items()}),
             )
         self._restore_data(step, data)
         return TrainState(
@@ -154,6 +152,8 @@ class RunCheckpoints:
             trainable=arrays["trainable"],
             frozen=load_base(self.workdir, record["base"], abstract.frozen),
             opt_state=arrays["optimizer"],
+            statistics=arrays.get("statistics") or {},
+            average=arrays.get("average") or {},
         ), record["base"]
 
     def _folder(self, step: int) -> epath.Path:
@@ -189,7 +189,13 @@ def damaged(folder: epath.Path) -> Iterator[None]:
 
 
 def _changing(state: TrainState) -> dict[str, Any]:
-    return {"trainable": state.trainable, "optimizer": state.opt_state}
+    """What a step changes, by the name of its folder."""
+    extra = {"statistics": state.statistics, "average": state.average}
+    return {
+        "trainable": state.trainable,
+        "optimizer": state.opt_state,
+        **{k: tree for k, tree in extra.items() if tree},
+    }
 
 
 def _placed_restore(abstract: Any) -> ocp.args.PyTreeRestore:

@@ -47,7 +47,7 @@ def from_weights(path: epath.PathLike, *, prefix: str = "") -> Source:
 
 
 def from_run(workdir: epath.PathLike, *, step: int | None = None) -> Source:
-    """All parameters, trained and frozen, of a step (the newest if None) of another run.
+    """All parameters of a step (the newest if None) of another run, as it answers: with averages, if it has any.
 
     Raises:
         RunError: `workdir` holds no finished checkpoint, or not that of `step`.
@@ -67,19 +67,20 @@ def from_run(workdir: epath.PathLike, *, step: int | None = None) -> Source:
         record = checkpoints.record(chosen)
     base = base_folder(folder, record["base"])
     frozen = {leaf: r.shape for leaf, r in weights_records(base).items()} if base.exists() else {}
-    trained = {
-        path.removeprefix("trainable/"): tuple(shape)
-        for path, shape in record["leaves"].items()
-        if path.startswith("trainable/")
-    }
+    shapes = {path: tuple(shape) for path, shape in record["leaves"].items()}
+    answering = "average/" if any(path.startswith("average/") for path in shapes) else "trainable/"
+    place = {path.split("/", 1)[1]: path for path in shapes if path.startswith((answering, "statistics/"))}
 
     def load(expected: Params) -> Params:
         leaves = path_leaves(expected)
-        mine = {path: leaf for path, leaf in leaves.items() if path in trained}
-        rest = from_leaf_paths({path: leaf for path, leaf in leaves.items() if path not in trained})
-        arrays = path_leaves(_read_step(folder / "checkpoints" / str(chosen) / "trainable", from_leaf_paths(mine)))
-        return from_leaf_paths(arrays | (path_leaves(load_weights(base, rest)) if rest else {}))
+        mine = {place[path]: leaf for path, leaf in leaves.items() if path in place}
+        rest = from_leaf_paths({path: leaf for path, leaf in leaves.items() if path not in place})
+        arrays = path_leaves(load_weights(base, rest)) if rest else {}
+        for item, tree in from_leaf_paths(mine).items():
+            arrays |= path_leaves(_read_step(folder / "checkpoints" / str(chosen) / item, tree))
+        return from_leaf_paths(arrays)
 
+    trained = {path: shapes[stored] for path, stored in place.items()}
     return Source(f"{folder} step {chosen}", trained | frozen, load, dict.fromkeys(frozen, base))
 
 

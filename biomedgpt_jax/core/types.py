@@ -5,7 +5,7 @@ h w pixels, n c features of an image and their channels, m samples of a row.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 import jax
@@ -87,9 +87,14 @@ class ModelFns:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """What a step maps to itself. `frozen` passes through untouched."""
+    """What a step maps to itself. `frozen` passes through untouched.
+
+    Trainable parameters, frozen ones and running statistics are disjoint parts of the model's tree.
+    """
 
     step: Any  # int32 [], or its shape and sharding in an abstract state
     trainable: Params
     frozen: Params
     opt_state: Any
+    statistics: Params = field(default_factory=dict)  # float32, as `ModelFns.train` gives them; {} where there are none
+    average: Params = field(default_factory=dict)  # moving average of `trainable`, float32; {} where it is off

@@ -14,11 +14,12 @@ class GradientCheck:
 
     Args:
         is_late: paths that knowingly get no gradient at step 1 because they begin behind a zero.
+        is_unused: paths that the task's data may never reach.
         expects_images: whether the model takes images; a batch without any proves nothing.
     """
 
-    def __init__(self, *, is_late: Callable[[str], bool], expects_images: bool):
-        self._is_late = is_late
+    def __init__(self, *, is_late: Callable[[str], bool], is_unused: Callable[[str], bool], expects_images: bool):
+        self._is_late, self._is_unused = is_late, is_unused
         self._expects_images = expects_images
         self._unreached: set[str] | None = None
         self._first_done = False
@@ -31,7 +32,7 @@ class GradientCheck:
         """
         norms = {name.removeprefix("gradient/"): value for name, value in row.items() if "gradient/" in name}
         if row["step"] == 1:
-            self._unreached = set(norms)
+            self._unreached = {path for path in norms if not self._is_unused(path)}
         if self._unreached is None:
             return
         self._unreached -= {path for path, norm in norms.items() if norm > 0}

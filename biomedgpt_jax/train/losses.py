@@ -42,6 +42,7 @@ def cross_entropy(
     chunk_size: int,
     label_smoothing: float,
     z_loss: float,
+    vocab_size: int | None = None,
 ) -> Sums:
     """Sums of the weighted cross-entropy of the logits `hidden head` against `targets`.
 
@@ -55,18 +56,48 @@ def cross_entropy(
         chunk_size: positions of each row that have logits at a time.
         label_smoothing: the share of the target's probability spread evenly over the vocabulary.
         z_loss: factor of the squared log-normaliser.
+        vocab_size: words that exist; the head's columns behind them have no part in anything. None: all.
     """
     # A zero in place of a masked state keeps an infinity there from turning into 0 * inf in the gradient.
     hidden = jnp.where(weights[..., None] != 0, hidden, jnp.zeros((), hidden.dtype))
     targets = jnp.where(weights != 0, targets, 0)
+    aim = _Aim(label_smoothing, z_loss, vocab_size or head.shape[-1])
     # custom_vjp hides the type of what it wraps.
-    sums = cast(tuple, _sums(head, hidden, targets, weights, chunk_size, _Aim(label_smoothing, z_loss)))
+    sums = cast(tuple, _sums(head, hidden, targets, weights, chunk_size, aim))
     return Sums(*sums)
+
+
+def token_losses(
+    head: Float[Array, "d v"],
+    hidden: Float[Array, "b s d"],
+    targets: Int[Array, "b s"],
+    *,
+    chunk_size: int,
+    label_smoothing: float,
+    vocab_size: int,
+) -> Float[Array, "b s"]:
+    """The cross-entropy of each position, without a gradient; arguments as those of `cross_entropy`."""
+    aim = _Aim(label_smoothing, 0.0, vocab_size)
+    hidden, head = jax.lax.stop_gradient((hidden, head))
+    chunk = min(chunk_size, targets.shape[1])
+    padding = -targets.shape[1] % chunk
+
+    def in_chunks(array: jax.Array) -> jax.Array:
+        padded = jnp.pad(array, [(0, 0), (0, padding)] + [(0, 0)] * (array.ndim - 2))
+        return jnp.moveaxis(padded.reshape(array.shape[0], -1, chunk, *array.shape[2:]), 1, 0)
+
+    def of_chunk(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        logits = _existing(shard(_product("bcd,dv->bcv", part[0], head), "batch", None, "activation_vocab"), aim)
+        return jax.nn.logsumexp(logits, axis=-1) - _aimed_at(logits, part[1], aim)
+
+    losses = jax.lax.map(of_chunk, (in_chunks(hidden), in_chunks(targets)))
+    return jnp.moveaxis(losses, 0, 1).reshape(targets.shape[0], -1)[:, : targets.shape[1]]
 
 
 class _Aim(NamedTuple):
     label_smoothing: float
     z_loss: float
+    vocab_size: int
 
 
 class _Tokens(NamedTuple):
@@ -129,25 +160,45 @@ _sums.defvjp(_sums_forward, _sums_backward, symbolic_zeros=True)
 def _chunk_sums(heads: Float[Array, "p d v"], chunk: _Tokens, aim: _Aim) -> tuple[Sums, Float[Array, "p c v"]]:
     """Of one chunk: its sums, and the gradient of their loss by the logits."""
     states, targets, weights = chunk
-    smoothing, z_loss = aim
     logits = shard(_product("pcd,pdv->pcv", states, heads), "parts", None, "activation_vocab")
+    logits = _existing(logits, aim)
     log_normaliser = jax.nn.logsumexp(logits, axis=-1)
-    # A comparison instead of a gather: the vocabulary axis may be sharded.
-    is_target = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
-    aimed_at = (1 - smoothing) * jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
-    if smoothing:
-        aimed_at += smoothing * jnp.mean(logits, axis=-1)
-    z_penalty = weights * z_loss * jnp.square(log_normaliser)
+    z_penalty = weights * aim.z_loss * jnp.square(log_normaliser)
     sums = Sums(
-        loss=jnp.sum(weights * (log_normaliser - aimed_at) + z_penalty),
+        loss=jnp.sum(weights * (log_normaliser - _aimed_at(logits, targets, aim)) + z_penalty),
         z_loss=jnp.sum(z_penalty),
         correct=jnp.sum(weights * (jnp.argmax(logits, axis=-1) == targets)),
         weight=jnp.sum(weights),
     )
-    pull = weights * (1 + 2 * z_loss * log_normaliser)  # of the normaliser, towards smaller logits
+    pull = weights * (1 + 2 * aim.z_loss * log_normaliser)  # of the normaliser, towards smaller logits
     d_logits = pull[..., None] * jnp.exp(logits - log_normaliser[..., None])
-    d_logits -= weights[..., None] * ((1 - smoothing) * is_target + smoothing / logits.shape[-1])
+    d_logits -= weights[..., None] * (1 - aim.label_smoothing) * _is_target(logits, targets)
+    if aim.label_smoothing:
+        d_logits -= weights[..., None] * jnp.where(_exists(logits, aim), aim.label_smoothing / aim.vocab_size, 0.0)
     return sums, d_logits
+
+
+def _aimed_at(logits: jax.Array, targets: jax.Array, aim: _Aim) -> jax.Array:
+    """The mean logit under the smoothed target's probabilities."""
+    aimed_at = (1 - aim.label_smoothing) * jnp.sum(jnp.where(_is_target(logits, targets), logits, 0.0), axis=-1)
+    if aim.label_smoothing:
+        existing = jnp.where(_exists(logits, aim), logits, 0.0)
+        aimed_at += aim.label_smoothing * jnp.sum(existing, axis=-1) / aim.vocab_size
+    return aimed_at
+
+
+def _is_target(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    # A comparison instead of a gather: the vocabulary axis may be sharded.
+    return jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
+
+
+def _existing(logits: jax.Array, aim: _Aim) -> jax.Array:
+    """No probability for columns that only pad the head."""
+    return jnp.where(_exists(logits, aim), logits, -jnp.inf) if aim.vocab_size < logits.shape[-1] else logits
+
+
+def _exists(logits: jax.Array, aim: _Aim) -> jax.Array:
+    return jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) < aim.vocab_size
 
 
 def _fields(sums: Sums) -> tuple[jax.Array, ...]:

@@ -1,8 +1,9 @@
-"""AdamW with warm-up and cosine decay to zero, clipping, and learning rates by path of the parameter."""
+"""AdamW with warm-up and decay of the rate to zero, clipping, and learning rates by path of the parameter."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import jax
@@ -14,6 +15,15 @@ from biomedgpt_jax.core.partition import leaf_paths, map_with_path
 from biomedgpt_jax.core.types import AxesTree, Params
 
 DEFAULT_GROUP = "default"
+
+
+class Decay(Enum):
+    """How the learning rate falls to 0 after the warm-up."""
+
+    COSINE = "cosine"  # half a period
+    LINEAR = "linear"
+
+
 Schedule = Callable[[Any], jax.Array]  # number of the update, from 0 -> factor of the peak
 
 
@@ -23,10 +33,12 @@ class OptimConfig:
     group_rates: Mapping[str, float]  # path prefix ("connector", "decoder/embed") -> peak
     total_steps: int
     warmup_ratio: float  # of total_steps, rounded up to whole steps
+    rate_decay: Decay
     b1: float
     b2: float
     eps: float
-    weight_decay: float  # decoupled; never on biases, norms and other vectors
+    weight_decay: float  # decoupled
+    decay_vectors: bool  # whether biases, norms and other vectors decay too
     clip_norm: float | None  # of the gradient of all trainable parameters together
 
 
@@ -50,14 +62,16 @@ def make_optimizer(config: OptimConfig, axes: AxesTree) -> Optimizer:
     used = set(group_of.values())
     peaks = {DEFAULT_GROUP: config.learning_rate, **config.group_rates}
     peaks = {group: peak for group, peak in peaks.items() if group in used}
-    schedule = warmup_cosine(config.total_steps, config.warmup_ratio)
+    schedule = warmup(config.rate_decay, config.total_steps, config.warmup_ratio)
     transform = optax.chain(
         *([] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]),
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
         _decay_and_scale(
             schedule,
             rates=map_with_path(lambda path, _: peaks[group_of[path]], axes),
-            decays=map_with_path(lambda path, leaf: config.weight_decay * _decays(path, leaf), axes),
+            decays=map_with_path(
+                lambda path, leaf: config.weight_decay * (config.decay_vectors or _is_matrix(path, leaf)), axes
+            ),
         ),
     )
     return Optimizer(
@@ -68,17 +82,20 @@ def make_optimizer(config: OptimConfig, axes: AxesTree) -> Optimizer:
     )
 
 
-def warmup_cosine(total_steps: int, warmup_ratio: float) -> Schedule:
-    """Factor of the peak at update `step` (from 0): linear from 0, then half a cosine down to 0.
+def warmup(decay: Decay, total_steps: int, warmup_ratio: float) -> Schedule:
+    """Factor of the peak at update `step` (from 0): linear from 0, then down to 0.
 
-    The same numbers as get_cosine_schedule_with_warmup of transformers, whose first update has rate 0.
+    With a cosine the same numbers as get_cosine_schedule_with_warmup of transformers, linearly those of
+    get_linear_schedule_with_warmup and of fairseq's polynomial_decay of power 1; the first update has rate 0.
     """
-    warmup = math.ceil(total_steps * warmup_ratio)
+    rising = math.ceil(total_steps * warmup_ratio)
+    falling = {Decay.COSINE: lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)), Decay.LINEAR: lambda p: 1 - p}[
+        decay
+    ]
 
     def factor(step: Any) -> jax.Array:
-        progress = (step - warmup) / max(1, total_steps - warmup)
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
-        return jnp.where(step < warmup, step / max(1, warmup), cosine).astype(jnp.float32)
+        progress = jnp.clip((step - rising) / max(1, total_steps - rising), 0.0, 1.0)
+        return jnp.where(step < rising, step / max(1, rising), falling(progress)).astype(jnp.float32)
 
     return factor
 
@@ -119,8 +136,8 @@ def like_optimizer_state(optimizer: Optimizer, opt_state: Any, of_params: Params
     )
 
 
-def _decays(path: str, axes: tuple[str | None, ...]) -> bool:
-    """Matrices decay. Biases may be matrices (heads by head width), stacked vectors look like ones."""
+def _is_matrix(path: str, axes: tuple[str | None, ...]) -> bool:
+    """Biases may be matrices (heads by head width), stacked vectors look like ones."""
     return path.rsplit("/", 1)[-1] != "bias" and sum(axis != "layers" for axis in axes) > 1
 
 

@@ -42,6 +42,8 @@ class Run:
     loop: LoopSettings
     keep_checkpoints: int | None  # None: all
     late_gradients: Callable[[str], bool]  # paths without a gradient at step 1 (gradients.py)
+    unused: Callable[[str], bool]  # paths that may never get one
+    expects_images: bool
     costs: Costs | None
     profile: ProfileSettings | None
 
@@ -85,7 +87,9 @@ def run_training(
             # A failed save stops the run at the next log line, not at the next save.
             [*(stack.enter_context(writer) for writer in chosen), lambda rows: checkpoints.check()],
             costs=run.costs,
-            gradient_check=GradientCheck(is_late=run.late_gradients, expects_images=run.step.tokens_per_image > 0),
+            gradient_check=GradientCheck(
+                is_late=run.late_gradients, is_unused=run.unused, expects_images=run.expects_images
+            ),
             sample_name=sample_name,
             folder=run.workdir,
         )

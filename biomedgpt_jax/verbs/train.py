@@ -21,7 +21,7 @@ from rich.console import Console
 from biomedgpt_jax.core.compile_cache import cache_folder, use_cache
 from biomedgpt_jax.core.errors import EXIT_RESTART, UsageError
 from biomedgpt_jax.core.lora import begins_behind_zero
-from biomedgpt_jax.core.partition import merge, split
+from biomedgpt_jax.core.partition import split
 from biomedgpt_jax.core.placing import local_rows
 from biomedgpt_jax.core.processes import leader_first
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
@@ -33,10 +33,11 @@ from biomedgpt_jax.models.llama3_med import Tune, trainable
 from biomedgpt_jax.train.ledger import ledger_json, make_ledger, print_ledger
 from biomedgpt_jax.train.loop import LoopSettings
 from biomedgpt_jax.train.metrics import Writer, jsonl_writer, tensorboard_writer, terminal_writer, wandb_writer
-from biomedgpt_jax.train.optim import OptimConfig, Optimizer, make_optimizer
+from biomedgpt_jax.train.objectives import all_words
+from biomedgpt_jax.train.optim import Decay, OptimConfig, Optimizer, make_optimizer
 from biomedgpt_jax.train.profile import ProfileSettings
 from biomedgpt_jax.train.run import Run, run_training
-from biomedgpt_jax.train.state import abstract_state
+from biomedgpt_jax.train.state import abstract_state, answering_params
 from biomedgpt_jax.train.step import StepSettings
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.cluster import define_processes, join_processes
@@ -134,6 +135,8 @@ def train(config: Config, workdir: Path, console: Console) -> int:
             ),
             keep_checkpoints=config.train.keep,
             late_gradients=begins_behind_zero,
+            unused=lambda path: False,
+            expects_images=spec.model.tokens_per_image > 0,
             costs=training_costs(config, spec, parts.is_trainable),
             profile=_profile(config, data.num_steps),
         ),
@@ -182,6 +185,7 @@ def build_parts(config: Config, spec: ModelSpec, total_steps: int, devices: Sequ
 def _optim_config(config: Config, total_steps: int) -> OptimConfig:
     settings = dict(config.optim)
     settings["group_rates"] = dict(settings["group_rates"])
+    settings["rate_decay"] = lookup("optim.rate_decay", settings["rate_decay"], {each.value: each for each in Decay})
     return OptimConfig(total_steps=total_steps, **settings)
 
 
@@ -200,10 +204,10 @@ def _profile(config: Config, steps: int) -> ProfileSettings | None:
 def step_settings(config: Config, spec: ModelSpec) -> StepSettings:
     return StepSettings(
         micro_batches=config.train.accumulate,
-        loss_chunk=config.train.loss_chunk,
-        label_smoothing=0.0,
-        z_loss=0.0,
+        objective=all_words(chunk_size=config.train.loss_chunk, label_smoothing=0.0, z_loss=0.0, vocab_size=None),
         tokens_per_image=spec.model.tokens_per_image,
+        seed=config.seed,
+        average_decay=0.0,
     )
 
 
@@ -252,7 +256,7 @@ def _evaluate(
 
     def evaluate(state: TrainState) -> dict[str, float | int]:
         figures: dict[str, float | int] = {}
-        params, step = merge(state.trainable, state.frozen), int(state.step)
+        params, step = answering_params(state), int(state.step)
         with progress() as advance:
             for scorer in asked:
                 folder = workdir / "eval" / f"step_{step}" / scorer.folder_name

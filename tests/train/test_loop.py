@@ -57,7 +57,7 @@ def _loop(folder, losses, *, begin=0, total=5, log=2, save=3, evaluate=2, stop_a
     recorder = Recorder(
         [write],
         costs=Costs(flops_per_token=10.0, flops_per_image=1e3, peak_flops=1e9),
-        gradient_check=GradientCheck(is_late=lambda path: False, expects_images=True),
+        gradient_check=GradientCheck(is_late=lambda path: False, is_unused=lambda path: False, expects_images=True),
         sample_name=lambda number: f"sample-{number}",
         folder=folder,
     )
@@ -134,13 +134,13 @@ def _row(step, images=1.0, **norms):
 
 
 def test_a_leaf_without_gradient_is_named_at_step_one():
-    check = GradientCheck(is_late=lambda path: False, expects_images=True)
+    check = GradientCheck(is_late=lambda path: False, is_unused=lambda path: False, expects_images=True)
     with pytest.raises(RunError, match="1 of 2 trainable arrays have got no gradient: dead"):
         check.see(_row(1, alive=0.5, dead=0.0))
 
 
 def test_late_leaves_have_until_step_three():
-    check = GradientCheck(is_late=lambda path: path == "lora_a", expects_images=True)
+    check = GradientCheck(is_late=lambda path: path == "lora_a", is_unused=lambda path: False, expects_images=True)
     check.see(_row(1, lora_a=0.0, lora_b=1.0))
     check.see(_row(2, lora_a=0.0, lora_b=1.0))
     with pytest.raises(RunError, match=r"After step 3.*lora_a"):
@@ -148,9 +148,9 @@ def test_late_leaves_have_until_step_three():
 
 
 def test_leaves_behind_images_wait_for_the_first_batch_with_images():
-    check = GradientCheck(is_late=lambda path: False, expects_images=True)
+    check = GradientCheck(is_late=lambda path: False, is_unused=lambda path: False, expects_images=True)
     check.see(_row(1, images=0.0, connector=0.0, decoder=1.0))
     with pytest.raises(RunError, match="connector"):
         check.see(_row(2, images=3.0, connector=0.0, decoder=0.0))
-    resumed = GradientCheck(is_late=lambda path: False, expects_images=True)
+    resumed = GradientCheck(is_late=lambda path: False, is_unused=lambda path: False, expects_images=True)
     resumed.see(_row(7, connector=0.0))  # a run resumed later has shown it already

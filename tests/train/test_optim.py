@@ -8,11 +8,12 @@ from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.partition import leaf_paths, map_with_path
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh, shardings
 from biomedgpt_jax.train.optim import (
+    Decay,
     OptimConfig,
     assign_groups,
     like_optimizer_state,
     make_optimizer,
-    warmup_cosine,
+    warmup,
 )
 
 AXES = {
@@ -43,10 +44,12 @@ def _config(**changes):
         "group_rates": {"connector": 1e-1},
         "total_steps": 20,
         "warmup_ratio": 0.12,
+        "rate_decay": Decay.COSINE,
         "b1": 0.9,
         "b2": 0.95,
         "eps": 1e-6,
         "weight_decay": 0.3,
+        "decay_vectors": False,
         "clip_norm": 1.0,
     }
     return OptimConfig(**(base | changes))
@@ -57,11 +60,12 @@ def _random(seed):
     return map_with_path(lambda path, _: rng.normal(size=SHAPES[path]).astype(np.float32), AXES)
 
 
-def test_twenty_steps_equal_torch_adamw_with_clipping_and_cosine():
+@pytest.mark.parametrize(("rate_decay", "decay_vectors"), [(Decay.COSINE, False), (Decay.LINEAR, True)])
+def test_twenty_steps_equal_torch_adamw_with_clipping_and_schedule(rate_decay, decay_vectors):
     torch = pytest.importorskip("torch")
-    from transformers import get_cosine_schedule_with_warmup
+    import transformers
 
-    config = _config()
+    config = _config(rate_decay=rate_decay, decay_vectors=decay_vectors)
     start, gradients = _random(0), [_random(1 + step) for step in range(config.total_steps)]
     theirs = {path: torch.nn.Parameter(torch.tensor(leaf)) for path, leaf in leaf_paths(start).items()}
     adamw = torch.optim.AdamW(
@@ -69,14 +73,15 @@ def test_twenty_steps_equal_torch_adamw_with_clipping_and_cosine():
             {
                 "params": [parameter],
                 "lr": 1e-1 if path.startswith("connector") else 3e-2,
-                "weight_decay": 0.3 if path in DECAYED else 0.0,
+                "weight_decay": 0.3 if decay_vectors or path in DECAYED else 0.0,
             }
             for path, parameter in theirs.items()
         ],
         betas=(config.b1, config.b2),
         eps=config.eps,
     )
-    scheduler = get_cosine_schedule_with_warmup(adamw, num_warmup_steps=3, num_training_steps=20)
+    schedule = getattr(transformers, f"get_{rate_decay.value}_schedule_with_warmup")
+    scheduler = schedule(adamw, num_warmup_steps=3, num_training_steps=20)
 
     optimizer = make_optimizer(config, AXES)
     ours = jax.tree.map(jnp.asarray, start)
@@ -98,9 +103,9 @@ def test_twenty_steps_equal_torch_adamw_with_clipping_and_cosine():
 
 
 def test_schedule_starts_at_zero_peaks_after_warmup_and_ends_at_zero():
-    factor = warmup_cosine(100, 0.03)
+    factor = warmup(Decay.COSINE, 100, 0.03)
     np.testing.assert_allclose([factor(step) for step in (0, 1, 3, 100)], [0, 1 / 3, 1, 0], atol=1e-7)
-    assert warmup_cosine(10, 0.0)(0) == 1
+    assert warmup(Decay.COSINE, 10, 0.0)(0) == 1
 
 
 def test_every_parameter_is_in_one_group():

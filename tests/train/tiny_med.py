@@ -23,6 +23,7 @@ from biomedgpt_jax.models.s2 import MapSize, S2Config
 from biomedgpt_jax.models.towers import clip
 from biomedgpt_jax.models.vision import VisionConfig
 from biomedgpt_jax.models.vit import Features
+from biomedgpt_jax.train.objectives import all_words
 from biomedgpt_jax.train.optim import Optimizer
 from biomedgpt_jax.train.state import abstract_state, first_state
 from biomedgpt_jax.train.step import Step, StepSettings, compile_step, make_train_step
@@ -82,7 +83,13 @@ def make_med(
     is_trainable = trainable(CONFIG, tower=tower, connector=True, decoder=tune)
     keep = Optimizer(optax.trace(decay=0.0), learning_rates=lambda _: {}, group_of={}, peaks={})
     abstract = abstract_state(model, keep, is_trainable, mesh=mesh, frozen_dtype=jnp.float32)
-    settings = StepSettings(parts, loss_chunk=10, label_smoothing=0.0, z_loss=1e-4, tokens_per_image=PER_IMAGE)
+    settings = StepSettings(
+        parts,
+        all_words(chunk_size=10, label_smoothing=0.0, z_loss=1e-4, vocab_size=None),
+        tokens_per_image=PER_IMAGE,
+        seed=0,
+        average_decay=0.0,
+    )
     return Med(model, keep, abstract, mesh, compile_step(make_train_step(model, keep, settings), abstract, mesh))
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from biomedgpt_jax.core.partition import split
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh, shard
 from biomedgpt_jax.core.types import ModelFns
-from biomedgpt_jax.train.optim import OptimConfig, make_optimizer
+from biomedgpt_jax.train.objectives import all_words
+from biomedgpt_jax.train.optim import Decay, OptimConfig, make_optimizer
 from biomedgpt_jax.train.state import abstract_state, first_state
 from biomedgpt_jax.train.step import StepSettings
 
@@ -75,10 +76,12 @@ def toy_optim(total_steps, **changes):
         "group_rates": {},
         "total_steps": total_steps,
         "warmup_ratio": 0.03,
+        "rate_decay": Decay.COSINE,
         "b1": 0.9,
         "b2": 0.999,
         "eps": 1e-8,
         "weight_decay": 0.0,
+        "decay_vectors": False,
         "clip_norm": 1.0,
     }
     return OptimConfig(**(base | changes))
@@ -87,10 +90,10 @@ def toy_optim(total_steps, **changes):
 def toy_settings(**changes):
     base = {
         "micro_batches": 1,
-        "loss_chunk": 5,
-        "label_smoothing": 0.0,
-        "z_loss": 1e-4,
+        "objective": all_words(chunk_size=5, label_smoothing=0.0, z_loss=1e-4, vocab_size=None),
         "tokens_per_image": PATCHES,
+        "seed": 0,
+        "average_decay": 0.0,
     }
     return StepSettings(**(base | changes))
 

@@ -1,0 +1,134 @@
+"""What a training minimises, as functions of hidden states and batch; one is chosen when the step is built.
+
+Axis letters: b rows, s tokens of a row, d model width, v vocabulary, c words that occur in answers, n nodes of a trie.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from biomedgpt_jax.train.losses import Sums, cross_entropy, token_losses
+
+Arrays = Mapping[str, Any]  # a batch
+# head [d v], hidden [b s d], the batch or a part of it, the whole batch, number of updates made -> sums of the part
+Objective = Callable[[jax.Array, jax.Array, Arrays, Arrays, jax.Array], Sums]
+
+
+def all_words(*, chunk_size: int, label_smoothing: float, z_loss: float, vocab_size: int | None) -> Objective:
+    """Cross-entropy over the whole vocabulary, every position by its weight; arguments of `cross_entropy`."""
+
+    def objective(head: jax.Array, hidden: jax.Array, part: Arrays, whole: Arrays, step: jax.Array) -> Sums:
+        return cross_entropy(
+            head,
+            hidden,
+            part["targets"],
+            part["loss_weights"],
+            chunk_size=chunk_size,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            vocab_size=vocab_size,
+        )
+
+    return objective
+
+
+def smoothing_over_others(epsilon: float, vocab_size: int) -> float:
+    """`label_smoothing` for fairseq's: there each of the v - 1 other words gets epsilon / (v - 1), here all v share."""
+    return epsilon * vocab_size / (vocab_size - 1)
+
+
+def sum_of_means(objective: Objective, is_second: Callable[[Arrays], Any]) -> Objective:
+    """The mean over the tokens of the first rows plus that over the second; without second rows, the plain mean.
+
+    A weight multiplies its token's loss and leaves the divisor, a number of tokens, as it is.
+
+    Args:
+        is_second: of a batch or a part of it, bool [b].
+    """
+
+    def share(part: Arrays, whole: Arrays) -> jax.Array:
+        """[b 1]: of a token of each row in the mean that it belongs to."""
+        counted, second = whole["loss_weights"] != 0, is_second(whole)[:, None]
+        seconds, firsts = jnp.sum(counted & second), jnp.sum(counted & ~second)
+        return 1 / jnp.maximum(1, jnp.where(is_second(part)[:, None], seconds, firsts))
+
+    def mean(head: jax.Array, hidden: jax.Array, part: Arrays, whole: Arrays, step: jax.Array) -> Sums:
+        weights = part["loss_weights"] * share(part, whole)
+        sums = objective(head, hidden, {**part, "loss_weights": weights}, whole, step)
+        hits = sums.correct / jnp.sum(whole["loss_weights"] * share(whole, whole))
+        # The weights of all parts add up to 1: the means are divided already.
+        counted, of_all = (jnp.sum(batch["loss_weights"] != 0) for batch in (part, whole))
+        return replace(sums, correct=hits, weight=counted / jnp.maximum(1, of_all))
+
+    return mean
+
+
+def lowest_losses(
+    ratio: float, after: int, *, chunk_size: int, label_smoothing: float, vocab_size: int | None
+) -> Objective:
+    """As `all_words`, but after `after` updates the share `ratio` of the tokens, of the highest loss, is left out.
+
+    Of each part of a batch the nearest whole number of tokens below is kept; a second pass over the head finds them.
+    """
+    options = {"chunk_size": chunk_size, "label_smoothing": label_smoothing, "vocab_size": vocab_size}
+    plain = all_words(**options, z_loss=0.0)
+
+    def objective(head: jax.Array, hidden: jax.Array, part: Arrays, whole: Arrays, step: jax.Array) -> Sums:
+        counted = part["loss_weights"] != 0
+        kept = jax.lax.cond(step >= after, lambda: counted & low(head, hidden, part, counted), lambda: counted)
+        return plain(head, hidden, {**part, "loss_weights": part["loss_weights"] * kept}, whole, step)
+
+    def low(head: jax.Array, hidden: jax.Array, part: Arrays, counted: jax.Array) -> jax.Array:
+        losses = token_losses(head, hidden, jnp.where(counted, part["targets"], 0), **options)
+        order = jnp.argsort(jnp.where(counted, losses, jnp.inf).ravel())
+        rank = jnp.argsort(order).reshape(counted.shape)
+        return rank < jnp.floor(jnp.sum(counted) * jnp.float32(1 - ratio))
+
+    return objective
+
+
+def allowed_words(
+    words: Int[np.ndarray, "c"], following: Int[np.ndarray, "n c"], *, label_smoothing: float
+) -> Objective:
+    """Cross-entropy over the words that may come next in one of the allowed answers.
+
+    Softmax and smoothing see those words alone; each other allowed one gets label_smoothing / (their number - 1).
+
+    Args:
+        words: vocabulary ids.
+        following: -1 where a word may not follow a node of the answers' trie; `answer_nodes` of a batch are such.
+    """
+    bits = np.packbits(following >= 0, axis=-1)  # a part of the compiled program, where it must be small
+
+    def objective(head: jax.Array, hidden: jax.Array, part: Arrays, whole: Arrays, step: jax.Array) -> Sums:
+        weights, targets = part["loss_weights"], part["targets"]
+        counted = weights != 0
+        logits = jnp.einsum("bsd,dc->bsc", hidden, head[:, words], preferred_element_type=jnp.float32)
+        is_allowed = (
+            jnp.unpackbits(jnp.asarray(bits)[jnp.maximum(part["answer_nodes"], 0)], axis=-1, count=len(words)) > 0
+        )
+        is_allowed |= ~counted[..., None]  # never nothing, which has no logarithm
+        logits = jnp.where(is_allowed, logits, -jnp.inf)
+        log_probabilities = jnp.where(is_allowed, jax.nn.log_softmax(logits, axis=-1), 0.0)
+        is_target = targets[..., None] == words
+        target = jnp.sum(jnp.where(is_target, log_probabilities, 0.0), axis=-1)
+        others = jnp.sum(is_allowed, axis=-1) - 1
+        each = jnp.where(others > 0, label_smoothing / (others + 1e-6), 0.0)
+        losses = -(1 - label_smoothing - each) * target - each * jnp.sum(log_probabilities, axis=-1)
+        # A target that is not allowed is a mistake of the data, and must not pass for a loss of zero.
+        is_possible = jnp.any(is_target & is_allowed, axis=-1)
+        losses = jnp.where(counted, jnp.where(is_possible, losses, jnp.inf), 0.0)
+        hits = jnp.take(words, jnp.argmax(logits, axis=-1)) == targets
+        return Sums(
+            loss=jnp.sum(weights * losses),
+            z_loss=jnp.zeros(()),
+            correct=jnp.sum(weights * hits),
+            weight=jnp.sum(weights),
+        )
+
+    return objective
