@@ -48,14 +48,21 @@ def causal_attention(
 
 
 def cached_attention(
-    q: Float[Array, "b 1 h k"], cache: "LayersCache", layer: Int[Array, ""], *, scale: float
+    q: Float[Array, "b 1 h k"],
+    cache: "LayersCache",
+    layer: Int[Array, ""],
+    *,
+    scale: float,
+    bias: Float[Array, "b h t"] | None = None,
 ) -> Float[Array, "b 1 h k"]:
-    """One query per row, that of the token just appended, over the cache of one layer."""
+    """One query per row, that of the token just appended, over the cache of one layer; `bias` is added to scores."""
     keys, values = cache.keys[layer], cache.values[layer]
     b, _, h, width = q.shape
     groups, places = keys.shape[1:3]
     grouped = q.reshape(b, groups, h // groups, width)
     scores = scale * jnp.einsum("bgrk,bgtk->bgrt", grouped, keys, preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores += bias.reshape(scores.shape)
     # Finite, so that no row is NaN.
     scores = jnp.where(cache_mask(cache.lengths, places), scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1)
@@ -84,6 +91,19 @@ class KVCache(NamedTuple):
 
     parts: tuple[tuple[jax.Array, jax.Array], ...]
     lengths: jax.Array  # int32 [b]
+
+    def widen(self, beams: int) -> "KVCache":
+        """Row i becomes rows i * beams to (i + 1) * beams - 1."""
+        return self.take(jnp.repeat(jnp.arange(self.lengths.shape[0]), beams))
+
+    def take(self, rows: Int[Array, " r"]) -> "KVCache":
+        """Its rows in another order; a row may be taken twice, and another not at all."""
+        parts = tuple((keys[:, rows], values[:, rows]) for keys, values in self.parts)
+        return KVCache(parts, self.lengths[rows])
+
+    def rewind(self, lengths: Int[Array, " b"]) -> "KVCache":
+        """Forgets the tokens of each row from place `lengths` on: the next one is written there."""
+        return self._replace(lengths=lengths)
 
 
 def cache_mask(lengths: Int[Array, " b"], places: int) -> Bool[Array, "b 1 1 t"]:
