@@ -13,7 +13,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "split": args["split"],
             "train_split": "train",  # where the majority baseline comes from
             "features": "",  # a cache made by `biomedgpt prepare --features`, read in the place of images
-            "protocol": args["protocol"],  # strict/v1 or llava-med/v1
+            "protocol": args["protocol"],  # of eval/protocols.py
             "candidates": "",  # for llava-med/v1: a JSON list of answers, which adds its open_accuracy over that list
             "dtype": "float32",
             "batch_rows": 16,
