@@ -17,6 +17,7 @@ from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.placing import spread
 from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Batch, ModelFns, Params
+from biomedgpt_jax.eval.trie_decode import TrieTable
 
 Prompts = Mapping[str, Any]  # a Batch, or the same names with numpy arrays
 
@@ -44,14 +45,28 @@ GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0)
 class Limits:
     """Where an answer ends: `stop_ids` end a row (and are not part of it), `max_new_tokens` ends them all.
 
-    `cache_length` bounds prompt and answer together. Words from `vocab_limit` on (rows that only pad the
-    embedding) are never said; None allows all.
+    `cache_length` bounds prompt and answer together. Words from `vocab_limit` on do not exist (they only pad the
+    embedding); None: all do. Words in `barred` exist and are never said: an image's codes in a text, padding.
     """
 
     max_new_tokens: int
     stop_ids: tuple[int, ...]
     cache_length: int
     vocab_limit: int | None = None
+    barred: tuple[range, ...] = ()
+
+    def exist(self, logits: jax.Array) -> jax.Array:
+        """Logits [... v] with -inf for words that do not exist."""
+        if self.vocab_limit is None:
+            return logits
+        return jnp.where(jnp.arange(logits.shape[-1]) < self.vocab_limit, logits, -jnp.inf)
+
+    def bar(self, logits: jax.Array) -> jax.Array:
+        """Logits, or their logarithms of probabilities, [... v] with -inf for barred words."""
+        words = jnp.arange(logits.shape[-1])
+        for ids in self.barred:
+            logits = jnp.where((words >= ids.start) & (words < ids.stop), -jnp.inf, logits)
+        return logits
 
 
 class Decoded(NamedTuple):
@@ -73,22 +88,34 @@ def greedy(
     stop_ids: tuple[int, ...],
     cache_length: int,
     vocab_limit: int | None = None,
+    barred: tuple[range, ...] = (),
+    trie: TrieTable | None = None,
 ) -> Decoded:
     """The likeliest token at each step, in one compiled loop that ends when all rows have stopped.
 
-    Raises RunError where the cache is too short or a logit is not a number.
+    With `trie`, each answer is one of its list.
+
+    Raises:
+        RunError: the cache is too short for prompt and answer, or the limit for the trie's longest answer; a logit
+            is not a number.
     """
-    limits = Limits(max_new_tokens, tuple(stop_ids), cache_length, vocab_limit)
-    return sample(model, params, batch, limits, GREEDY, jax.random.key(0))
+    limits = Limits(max_new_tokens, tuple(stop_ids), cache_length, vocab_limit, barred)
+    return sample(model, params, batch, limits, GREEDY, jax.random.key(0), trie)
 
 
 def sample(
-    model: ModelFns, params: Params, batch: Prompts, limits: Limits, sampling: Sampling, key: jax.Array
+    model: ModelFns,
+    params: Params,
+    batch: Prompts,
+    limits: Limits,
+    sampling: Sampling,
+    key: jax.Array,
+    trie: TrieTable | None = None,
 ) -> Decoded:
     """As `greedy`, drawing each token as `sampling` says. The same key gives the same answers."""
-    _check_room(batch, limits)
-    tokens, lengths, finite = jax.device_get(_generate(model, params, spread(batch), limits, sampling, key))
-    _check_finite(finite)
+    check_room(batch, limits, trie)
+    tokens, lengths, finite = jax.device_get(_generate(model, params, spread(batch), limits, sampling, key, trie))
+    check_finite(finite)
     return Decoded(tokens, lengths)
 
 
@@ -99,12 +126,12 @@ def stream(
 
     The tokens are those of `sample` with the same key.
     """
-    _check_room(batch, limits)
+    check_room(batch, limits)
     token, finite, cache = _first(model, params, spread(batch), limits, sampling, key)
     done = np.zeros(token.shape, bool)
     for step in range(1, limits.max_new_tokens + 1):
         said = np.asarray(token)
-        _check_finite(np.asarray(finite) | done)
+        check_finite(np.asarray(finite) | done)
         done |= np.isin(said, limits.stop_ids)
         if done.all():
             return
@@ -115,8 +142,7 @@ def stream(
 
 def pick(logits: jax.Array, limits: Limits, sampling: Sampling, key: jax.Array) -> jax.Array:
     """The next token int32 [b] for float32 logits [b v]."""
-    if limits.vocab_limit is not None:
-        logits = jnp.where(jnp.arange(logits.shape[-1]) < limits.vocab_limit, logits, -jnp.inf)
+    logits = limits.bar(limits.exist(logits))
     if sampling.temperature == 0:
         return jnp.argmax(logits, -1).astype(jnp.int32)
     logits = logits / sampling.temperature
@@ -133,16 +159,28 @@ def pick(logits: jax.Array, limits: Limits, sampling: Sampling, key: jax.Array) 
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
-def _generate(model: ModelFns, params: Params, batch: Batch, limits: Limits, sampling: Sampling, key: jax.Array):
+def _generate(
+    model: ModelFns,
+    params: Params,
+    batch: Batch,
+    limits: Limits,
+    sampling: Sampling,
+    key: jax.Array,
+    trie: TrieTable | None,
+):
     stops = jnp.array(limits.stop_ids, jnp.int32)
 
-    def follow(step, logits, tokens, lengths, done, finite):
+    def follow(step, logits, nodes, tokens, lengths, done, finite):
         """Take one token per row from the logits and write it down where the row still runs."""
-        token = pick(logits, limits, sampling, jax.random.fold_in(key, step))
         finite &= ~jnp.isnan(logits).any(-1) | done
+        if trie is not None:
+            logits = jnp.where(trie.allowed(nodes, logits.shape[-1]), logits, -jnp.inf)
+        token = pick(logits, limits, sampling, jax.random.fold_in(key, step))
+        if trie is not None:
+            nodes = trie.follow(nodes, token)
         done |= jnp.isin(token, stops)
         tokens = tokens.at[:, step].set(jnp.where(done, 0, token))
-        return token, tokens, lengths + ~done, done, finite
+        return token, nodes, tokens, lengths + ~done, done, finite
 
     def body(carry):
         step, token, cache, *written = carry
@@ -151,14 +189,15 @@ def _generate(model: ModelFns, params: Params, batch: Batch, limits: Limits, sam
         return step + 1, token, cache, *written
 
     def running(carry):
-        step, _, _, _, _, done, _ = carry
+        step, *_, done, _ = carry
         return (step < limits.max_new_tokens) & ~done.all()
 
     logits, cache = model.prefill(params, batch, limits.cache_length)
     decode = model.decode(params)
     b = logits.shape[0]
-    tokens = jnp.zeros((b, limits.max_new_tokens), jnp.int32)
-    token, *written = follow(0, logits, tokens, jnp.zeros(b, jnp.int32), jnp.zeros(b, bool), jnp.ones(b, bool))
+    nodes = None if trie is None else trie.start(b)
+    tokens, lengths = jnp.zeros((b, limits.max_new_tokens), jnp.int32), jnp.zeros(b, jnp.int32)
+    token, *written = follow(0, logits, nodes, tokens, lengths, jnp.zeros(b, bool), jnp.ones(b, bool))
     *_, tokens, lengths, _, finite = jax.lax.while_loop(running, body, (1, token, cache, *written))
     # Each of several processes reads all answers.
     return shard(tokens, None, None), shard(lengths, None), shard(finite, None)
@@ -187,7 +226,8 @@ def _next(
     return token, ~jnp.isnan(logits).any(-1), cache
 
 
-def _check_room(batch: Prompts, limits: Limits) -> None:
+def check_room(batch: Prompts, limits: Limits, trie: TrieTable | None = None) -> None:
+    """Raises RunError where the cache cannot hold prompt and answer, or an answer of the trie not be said."""
     needed = batch["tokens"].shape[1] + limits.max_new_tokens
     if limits.max_new_tokens < 1 or limits.cache_length < needed:
         raise RunError(
@@ -195,9 +235,15 @@ def _check_room(batch: Prompts, limits: Limits) -> None:
             f"{batch['tokens'].shape[1]} and {limits.max_new_tokens} new tokens need {needed}, "
             f"cache_length is {limits.cache_length}. Raise cache_length or lower max_new_tokens"
         )
+    if trie is not None and trie.longest > limits.max_new_tokens:
+        raise RunError(
+            f"max_new_tokens {limits.max_new_tokens} is too few for the longest answer of the trie, which has "
+            f"{trie.longest} words. Raise it to {trie.longest}"
+        )
 
 
-def _check_finite(finite: np.ndarray) -> None:
+def check_finite(finite: np.ndarray) -> None:
+    """Raises RunError naming the rows where `finite`, bool [b], is False."""
     if not finite.all():
         rows = np.flatnonzero(~finite).tolist()
         raise RunError(
