@@ -15,19 +15,19 @@ from jaxtyping import Int
 from biomedgpt_jax.train.losses import Sums, cross_entropy, token_losses
 
 Arrays = Mapping[str, Any]  # a batch
-# head [d v], hidden [b s d], the batch or a part of it, the whole batch, number of updates made -> sums of the part
-Objective = Callable[[jax.Array, jax.Array, Arrays, Arrays, jax.Array], Sums]
+# head [d v], hidden [b s d], the batch or a part of it, number of updates made -> its sums
+Objective = Callable[[jax.Array, jax.Array, Arrays, jax.Array], Sums]
 
 
 def all_words(*, chunk_size: int, label_smoothing: float, z_loss: float, vocab_size: int | None) -> Objective:
     """Cross-entropy over the whole vocabulary, every position by its weight; arguments of `cross_entropy`."""
 
-    def objective(head: jax.Array, hidden: jax.Array, part: Arrays, whole: Arrays, step: jax.Array) -> Sums:
+    def objective(head: jax.Array, hidden: jax.Array, batch: Arrays, step: jax.Array) -> Sums:
         return cross_entropy(
             head,
             hidden,
-            part["targets"],
-            part["loss_weights"],
+            batch["targets"],
+            batch["loss_weights"],
             chunk_size=chunk_size,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
@@ -42,49 +42,41 @@ def smoothing_over_others(epsilon: float, vocab_size: int) -> float:
     return epsilon * vocab_size / (vocab_size - 1)
 
 
-def sum_of_means(objective: Objective, is_second: Callable[[Arrays], Any]) -> Objective:
-    """The mean over the tokens of the first rows plus that over the second; without second rows, the plain mean.
+def per_token(objective: Objective) -> Objective:
+    """Divided by the number of tokens that have a weight, not by their weights: a weight of 2 counts a loss twice.
 
-    A weight multiplies its token's loss and leaves the divisor, a number of tokens, as it is.
-
-    Args:
-        is_second: of a batch or a part of it, bool [b].
+    So do the official scripts; the weights of a batch may make it a sum of means (data/pair_pipeline.py).
     """
 
-    def share(part: Arrays, whole: Arrays) -> jax.Array:
-        """[b 1]: of a token of each row in the mean that it belongs to."""
-        counted, second = whole["loss_weights"] != 0, is_second(whole)[:, None]
-        seconds, firsts = jnp.sum(counted & second), jnp.sum(counted & ~second)
-        return 1 / jnp.maximum(1, jnp.where(is_second(part)[:, None], seconds, firsts))
+    def divided(head: jax.Array, hidden: jax.Array, batch: Arrays, step: jax.Array) -> Sums:
+        sums = objective(head, hidden, batch, step)
+        tokens = jnp.sum(batch["loss_weights"] != 0).astype(jnp.float32)
+        return replace(sums, correct=sums.correct * tokens / jnp.maximum(sums.weight, 1e-6), weight=tokens)
 
-    def mean(head: jax.Array, hidden: jax.Array, part: Arrays, whole: Arrays, step: jax.Array) -> Sums:
-        weights = part["loss_weights"] * share(part, whole)
-        sums = objective(head, hidden, {**part, "loss_weights": weights}, whole, step)
-        hits = sums.correct / jnp.sum(whole["loss_weights"] * share(whole, whole))
-        # The weights of all parts add up to 1: the means are divided already.
-        counted, of_all = (jnp.sum(batch["loss_weights"] != 0) for batch in (part, whole))
-        return replace(sums, correct=hits, weight=counted / jnp.maximum(1, of_all))
-
-    return mean
+    return divided
 
 
-def lowest_losses(
-    ratio: float, after: int, *, chunk_size: int, label_smoothing: float, vocab_size: int | None
-) -> Objective:
+def lowest_losses(ratio: float, after: int, *, chunk_size: int, label_smoothing: float, vocab_size: int) -> Objective:
     """As `all_words`, but after `after` updates the share `ratio` of the tokens, of the highest loss, is left out.
 
     Of each part of a batch the nearest whole number of tokens below is kept; a second pass over the head finds them.
     """
-    options = {"chunk_size": chunk_size, "label_smoothing": label_smoothing, "vocab_size": vocab_size}
-    plain = all_words(**options, z_loss=0.0)
+    plain = all_words(chunk_size=chunk_size, label_smoothing=label_smoothing, z_loss=0.0, vocab_size=vocab_size)
 
-    def objective(head: jax.Array, hidden: jax.Array, part: Arrays, whole: Arrays, step: jax.Array) -> Sums:
-        counted = part["loss_weights"] != 0
-        kept = jax.lax.cond(step >= after, lambda: counted & low(head, hidden, part, counted), lambda: counted)
-        return plain(head, hidden, {**part, "loss_weights": part["loss_weights"] * kept}, whole, step)
+    def objective(head: jax.Array, hidden: jax.Array, batch: Arrays, step: jax.Array) -> Sums:
+        counted = batch["loss_weights"] != 0
+        kept = jax.lax.cond(step >= after, lambda: counted & low(head, hidden, batch, counted), lambda: counted)
+        return plain(head, hidden, {**batch, "loss_weights": batch["loss_weights"] * kept}, step)
 
-    def low(head: jax.Array, hidden: jax.Array, part: Arrays, counted: jax.Array) -> jax.Array:
-        losses = token_losses(head, hidden, jnp.where(counted, part["targets"], 0), **options)
+    def low(head: jax.Array, hidden: jax.Array, batch: Arrays, counted: jax.Array) -> jax.Array:
+        losses = token_losses(
+            head,
+            hidden,
+            jnp.where(counted, batch["targets"], 0),
+            chunk_size=chunk_size,
+            label_smoothing=label_smoothing,
+            vocab_size=vocab_size,
+        )
         order = jnp.argsort(jnp.where(counted, losses, jnp.inf).ravel())
         rank = jnp.argsort(order).reshape(counted.shape)
         return rank < jnp.floor(jnp.sum(counted) * jnp.float32(1 - ratio))
@@ -105,12 +97,12 @@ def allowed_words(
     """
     bits = np.packbits(following >= 0, axis=-1)  # a part of the compiled program, where it must be small
 
-    def objective(head: jax.Array, hidden: jax.Array, part: Arrays, whole: Arrays, step: jax.Array) -> Sums:
-        weights, targets = part["loss_weights"], part["targets"]
+    def objective(head: jax.Array, hidden: jax.Array, batch: Arrays, step: jax.Array) -> Sums:
+        weights, targets = batch["loss_weights"], batch["targets"]
         counted = weights != 0
         logits = jnp.einsum("bsd,dc->bsc", hidden, head[:, words], preferred_element_type=jnp.float32)
         is_allowed = (
-            jnp.unpackbits(jnp.asarray(bits)[jnp.maximum(part["answer_nodes"], 0)], axis=-1, count=len(words)) > 0
+            jnp.unpackbits(jnp.asarray(bits)[jnp.maximum(batch["answer_nodes"], 0)], axis=-1, count=len(words)) > 0
         )
         is_allowed |= ~counted[..., None]  # never nothing, which has no logarithm
         logits = jnp.where(is_allowed, logits, -jnp.inf)

@@ -55,7 +55,7 @@ def make_train_step(model: ModelFns, optimizer: Optimizer, settings: StepSetting
             def loss(trainable: Params) -> tuple[jax.Array, tuple[Sums, Params]]:
                 params = merge(merge(trainable, state.frozen), statistics)
                 hidden, new = _learn(model, params, statistics, part, jax.random.fold_in(key, number))
-                sums = settings.objective(model.head(params), hidden, part, batch, state.step)
+                sums = settings.objective(model.head(params), hidden, part, state.step)
                 return sums.loss, (sums, new)
 
             gradients, (sums, new) = jax.grad(loss, has_aux=True)(state.trainable)
@@ -91,7 +91,7 @@ def make_train_step(model: ModelFns, optimizer: Optimizer, settings: StepSetting
 
 def loss_sums(model: ModelFns, params: Params, batch: Batch, settings: StepSettings) -> Sums:
     """The loss of a batch as the model answers, as sums, of which several can be added up."""
-    return settings.objective(model.head(params), model.forward(params, batch), batch, batch, jnp.zeros((), jnp.int32))
+    return settings.objective(model.head(params), model.forward(params, batch), batch, jnp.zeros((), jnp.int32))
 
 
 def compile_step(step: Step, abstract: TrainState, mesh: Mesh) -> Step:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from biomedgpt_jax.train.objectives import all_words, allowed_words, lowest_losses, smoothing_over_others, sum_of_means
+from biomedgpt_jax.train.objectives import all_words, allowed_words, lowest_losses, per_token, smoothing_over_others
 
 torch = pytest.importorskip("torch")
 
@@ -40,7 +40,7 @@ def _compare(objective, batch, head, hidden, theirs, parts=1):
         total = 0.0
         for number in range(parts):
             mine = {name: array[number::parts] for name, array in batch.items()}
-            total += (sums := objective(head, hidden[number::parts], mine, batch, STEP)).loss
+            total += (sums := objective(head, hidden[number::parts], mine, STEP)).loss
             weights.append(sums.weight)
         return total / sum(weights[-parts:])
 
@@ -56,7 +56,7 @@ def _compare(objective, batch, head, hidden, theirs, parts=1):
 
 def _sums(objective, head, hidden, batch):
     batch = jax.tree.map(jnp.asarray, batch)
-    return objective(head, hidden, batch, batch, STEP)
+    return objective(head, hidden, batch, STEP)
 
 
 def _whole(targets):
@@ -87,28 +87,28 @@ def test_the_highest_losses_are_left_out_after_some_updates():
     assert early.weight == int(counted.sum())
 
 
-def test_the_means_of_two_kinds_of_rows_are_added_whatever_the_parts():
+def test_weights_can_make_a_sum_of_means_whatever_the_parts():
     head, hidden, batch = _inputs()
     second = np.array([False, True, True, False])
-    batch["loss_weights"] *= np.where(second, 2, 1)[:, None].astype(np.float32)
-    weights = torch.tensor(batch["loss_weights"])
+    counts = batch["loss_weights"].sum(axis=1)
+    tokens = {half: counts[second == half].sum() for half in (False, True)}
+    factors = {
+        half: (2 if half else 1) * counts.sum() / tokens[half] for half in tokens
+    }  # the second half counts twice
+    batch["loss_weights"] *= np.array([factors[half] for half in second], np.float32)[:, None]
+    targets, counted = torch.tensor(batch["targets"]).long(), torch.tensor(batch["loss_weights"]) > 0
 
     def theirs(logits):
-        nll = torch.nn.functional.cross_entropy(logits[..., :WORDS].flatten(0, 1), targets.flatten(), reduction="none")
-        weighed = weights * nll.reshape(weights.shape)
+        losses = torch.nn.functional.cross_entropy(logits[..., :WORDS].mT, targets, reduction="none") * counted
         rows = torch.tensor(second)
-        return sum(weighed[part].sum() / (weights[part] != 0).sum() for part in (rows, ~rows))
+        return losses[~rows].sum() / tokens[False] + 2 * losses[rows].sum() / tokens[True]
 
-    targets = torch.tensor(batch["targets"]).long()
-    plain = all_words(chunk_size=4, label_smoothing=0.0, z_loss=0.0, vocab_size=WORDS)
-    objective = sum_of_means(plain, lambda batch: batch["second"])
+    objective = per_token(all_words(chunk_size=4, label_smoothing=0.0, z_loss=0.0, vocab_size=WORDS))
     for parts in (1, 2):
-        _compare(objective, batch | {"second": second}, head, hidden, theirs, parts)
-    batch["loss_weights"] = (batch["loss_weights"] != 0).astype(np.float32)
-    batch["second"] = second & False
-    sums = [_sums(each, head, hidden, batch) for each in (objective, plain)]
-    np.testing.assert_allclose(sums[0].loss, sums[1].loss / sums[1].weight, rtol=1e-6)
-    np.testing.assert_allclose(sums[0].correct, sums[1].correct / sums[1].weight, rtol=1e-6)
+        _compare(objective, batch, head, hidden, theirs, parts)
+    sums = _sums(objective, head, hidden, batch)
+    hits = (np.einsum("bsd,dv->bsv", hidden, head)[..., :WORDS].argmax(-1) == batch["targets"]) * batch["loss_weights"]
+    np.testing.assert_allclose(sums.correct / sums.weight, hits.sum() / batch["loss_weights"].sum(), rtol=1e-6)
 
 
 def _answers():
