@@ -91,6 +91,7 @@ def read_attributes(
     required: frozenset[str] = frozenset(),
     fixed: Mapping[str, tuple[Any, ...]],
     ignored: frozenset[str],
+    advice: str = "If such an attribute is harmless, remove it from a copy of the file; else the model needs new code.",
 ) -> dict[str, Any]:
     """The configuration with what transformers assumes for absent attributes filled in.
 
@@ -100,6 +101,7 @@ def read_attributes(
         required: handled attributes that must be there.
         fixed: attributes of which we can do only these values.
         ignored: attributes that do not change what we compute, beside `BOOKKEEPING`.
+        advice: what to do about unknown ones.
 
     Raises:
         RunError: an attribute that is neither handled nor ignored, a missing one, or a value we cannot do.
@@ -111,7 +113,7 @@ def read_attributes(
         raise RunError(
             f"{where}: cannot be sure to compute what this configuration means.\n"
             f"  attributes we do not know: {_shown(config, unknown)}\n  missing: {', '.join(missing) or 'none'}\n"
-            "If such an attribute is harmless, remove it from a copy of the file; else the model needs new code."
+            f"{advice}"
         )
     for name, values in fixed.items():
         if name in config and config[name] not in values:

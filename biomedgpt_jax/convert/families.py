@@ -14,6 +14,7 @@ from biomedgpt_jax.convert.import_model import llama3med_config, read_preprocess
 from biomedgpt_jax.convert.joined import Joined
 from biomedgpt_jax.convert.llava import llava_from_hf
 from biomedgpt_jax.convert.mapping import Rule
+from biomedgpt_jax.convert.open_biomedgpt import HF_FAMILY, open_hf_folder
 from biomedgpt_jax.convert.shapes import ModelConfig
 from biomedgpt_jax.convert.source import Tensors
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
@@ -80,6 +81,11 @@ def _meta(folder: Path, config: Json) -> Opened:
     return Opened("decoder", model, tensors, decoders.RULES["llama"], meta.IGNORED)
 
 
+def _biomedgpt(folder: Path, config: Json) -> Opened:
+    source = open_hf_folder(folder, config, weights_of(folder))
+    return Opened("model", source.config, source.tensors, source.rules, source.ignored)
+
+
 # By `model_type` of config.json.
 FAMILIES: dict[str, Callable[[Path, Json], Opened]] = {
     **dict.fromkeys(("llama", "qwen2", "gemma"), _decoder),
@@ -87,6 +93,7 @@ FAMILIES: dict[str, Callable[[Path, Json], Opened]] = {
     **dict.fromkeys(("dinov2", "dinov2_with_registers", hoptimus.ARCHITECTURE), _tower),
     meta.FAMILY: _meta,
     "llava": _llava,
+    HF_FAMILY: _biomedgpt,
     **dict.fromkeys(official.MODEL_TYPES, _llama3med),
 }
 

@@ -1,4 +1,4 @@
-"""A folder of published weights -> our parameters: recognise the family, read its configuration, move each tensor.
+"""Published weights -> our parameters: recognise the family, read its configuration, move each tensor.
 
 Every attribute of config.json and every tensor is handled, knowingly ignored, or an error that names it.
 """
@@ -13,9 +13,18 @@ import numpy as np
 
 from biomedgpt_jax.checkpoint.stream import WeightsStream
 from biomedgpt_jax.convert.export_adapter import CONFIG
-from biomedgpt_jax.convert.families import open_published
+from biomedgpt_jax.convert.fairseq_file import is_torch_file
+from biomedgpt_jax.convert.families import Opened, open_published
 from biomedgpt_jax.convert.lora_folder import is_lora, open_lora
 from biomedgpt_jax.convert.mapping import Shape, Slice, import_slices, whole_leaves
+from biomedgpt_jax.convert.open_biomedgpt import (
+    FAMILY,
+    HF_FAMILY,
+    RESEARCH_ONLY,
+    CheckpointChoices,
+    open_checkpoint,
+)
+from biomedgpt_jax.convert.open_biomedgpt import TOKENIZER_FILES as BIOMEDGPT_FILES
 from biomedgpt_jax.convert.processing import ASKING
 from biomedgpt_jax.convert.shapes import ModelConfig, leaf_shapes
 from biomedgpt_jax.convert.source import SourceFile
@@ -36,6 +45,7 @@ class Imported:
     shapes: Mapping[str, Shape]  # of all leaves
     slices: Iterator[Slice]  # views of one tensor after the other, in the order of the files
     files: tuple[SourceFile, ...]
+    descriptions: tuple[Path, ...]  # the small files that say what the weights are
     folders: tuple[Path, ...]  # the one that was named, then that of the model below its adapters
     texts: Path  # the one of them that says how the model is asked
     licence: str | None
@@ -47,28 +57,36 @@ class Imported:
         return whole_leaves(self.slices, self.shapes)
 
 
-def import_folder(path: str | Path, base: str | Path | None = None) -> Imported:
-    """Opens a folder of published weights. Nothing large is read, but everything is checked.
+def import_folder(
+    path: str | Path,
+    base: str | Path | None = None,
+    *,
+    choices: CheckpointChoices | None = None,
+    tokenizer: str | Path | None = None,
+) -> Imported:
+    """Opens a folder of published weights, or a fairseq checkpoint. Nothing large is read, but everything is checked.
 
     Args:
         base: of a folder of LoRA factors, which are merged: the folder of the model below them, if not in the first.
+        choices: of a fairseq checkpoint.
+        tokenizer: folder with the tokenizer, if not beside the weights.
 
     Raises:
         RunError: no such folder, an unknown family, an attribute or a tensor that does not fit. UsageError: `base`
-            where there are no LoRA factors.
+            where there are no LoRA factors, `choices` where there is no checkpoint.
     """
-    folder = Path(path)
-    if is_lora(folder):
-        lora = open_lora(folder, None if base is None else Path(base))
-        family, opened, folders = lora.family, lora.opened, (folder, *([lora.base] if lora.base else []))
-    elif base is not None:
-        raise UsageError(f"--base is for folders of LoRA adapters; {folder} has no {CONFIG}. Leave it out.")
-    else:
-        family, opened = open_published(folder)
-        folders = (folder,)
+    source = Path(path)
+    if base is not None and not is_lora(source):
+        raise UsageError(f"--base is for folders of LoRA adapters; {source} has no {CONFIG}. Leave it out.")
+    if choices is not None and not is_torch_file(source):
+        raise UsageError(f"--ema and --harmless are for fairseq checkpoints; {source} is none. Leave them out.")
+    family, opened, folders = _opened(source, base, choices or CheckpointChoices())
     shapes = leaf_shapes(opened.config)
-    slices = import_slices(opened.tensors, opened.rules, shapes, where=str(folder), ignored=opened.ignored)
-    texts, tokenizer = _tokenizer(folders)
+    slices = import_slices(opened.tensors, opened.rules, shapes, where=str(source), ignored=opened.ignored)
+    texts, tokenizer_files = _tokenizer(folders if tokenizer is None else (Path(tokenizer),), family)
+    if tokenizer is not None and not tokenizer_files:
+        raise UsageError(f"--tokenizer={tokenizer}: has none of {', '.join(_names_of(family))}.")
+    found = tuple(file for folder in folders for file in folder.glob("*.json"))
     return Imported(
         family=family,
         part=opened.part,
@@ -76,11 +94,25 @@ def import_folder(path: str | Path, base: str | Path | None = None) -> Imported:
         shapes=shapes,
         slices=slices,
         files=opened.tensors.files,
+        descriptions=found if source.is_dir() else tokenizer_files,
         folders=folders,
         texts=texts,
-        licence=" and ".join(dict.fromkeys(each for folder in folders if (each := _licence(folder)))) or None,
-        tokenizer_files=tokenizer,
+        licence=_stated_licence(source, folders, family),
+        tokenizer_files=tokenizer_files,
     )
+
+
+def _opened(source: Path, base: str | Path | None, choices: CheckpointChoices) -> tuple[str, Opened, tuple[Path, ...]]:
+    """Family, content, and the folders that it comes from."""
+    if is_torch_file(source):
+        checkpoint = open_checkpoint(source, choices)
+        opened = Opened("model", checkpoint.config, checkpoint.tensors, checkpoint.rules, checkpoint.ignored)
+        return FAMILY, opened, (source.parent,)
+    if is_lora(source):
+        lora = open_lora(source, None if base is None else Path(base))
+        return lora.family, lora.opened, (source, *([lora.base] if lora.base else []))
+    family, opened = open_published(source)
+    return family, opened, (source,)
 
 
 def save_imported(
@@ -123,24 +155,37 @@ def save_imported(
 def _hashes(imported: Imported) -> dict[str, str]:
     """sha256 by name; of the weights they were computed while reading."""
     digests = {_name(file.path, imported.folders): file.sha256() for file in imported.files}
-    for folder in imported.folders:
-        for file in folder.glob("*.json"):
-            digests[_name(file, imported.folders)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    for file in imported.descriptions:
+        digests[_name(file, imported.folders)] = hashlib.sha256(file.read_bytes()).hexdigest()
     return dict(sorted(digests.items()))
 
 
 def _name(file: Path, folders: tuple[Path, ...]) -> str:
-    """Inside the folder that was named, else inside the one below: "base: model.safetensors"."""
-    inside = file.is_relative_to(folders[0])
-    return str(file.relative_to(folders[0])) if inside else f"base: {file.relative_to(folders[1])}"
+    """Inside the folder that was named, else inside the one below: "base: model.safetensors"; else its name alone."""
+    for folder, mark in zip(folders, ("", "base: "), strict=False):
+        if file.is_relative_to(folder):
+            return f"{mark}{file.relative_to(folder)}"
+    return file.name
 
 
-def _tokenizer(folders: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
+def _tokenizer(folders: tuple[Path, ...], family: str) -> tuple[Path, tuple[Path, ...]]:
     """The first folder with a tokenizer, and its files."""
     for folder in folders:
-        if files := tuple(file for name in TOKENIZER_FILES if (file := folder / name).is_file()):
+        if files := tuple(file for name in _names_of(family) if (file := folder / name).is_file()):
             return folder, files
     return folders[0], ()
+
+
+def _names_of(family: str) -> tuple[str, ...]:
+    return BIOMEDGPT_FILES if family in (FAMILY, HF_FAMILY) else TOKENIZER_FILES
+
+
+def _stated_licence(source: Path, folders: tuple[Path, ...], family: str) -> str | None:
+    """Of a folder what its card says; of BiomedGPT's published weights what their authors say besides."""
+    found = [each for folder in folders if source.is_dir() and (each := _licence(folder))]
+    if family in (FAMILY, HF_FAMILY) and found in ([], ["apache-2.0"]):
+        return RESEARCH_ONLY
+    return " and ".join(dict.fromkeys(found)) or None
 
 
 def _licence(folder: Path) -> str | None:

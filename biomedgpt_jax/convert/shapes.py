@@ -1,6 +1,7 @@
 """Leaf paths and shapes of a configuration, without making the arrays."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ import jax
 from biomedgpt_jax.convert.mapping import Shape
 from biomedgpt_jax.core.module import Functional
 from biomedgpt_jax.core.partition import leaf_paths
+from biomedgpt_jax.models.biomedgpt import BiomedGpt
+from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig
 from biomedgpt_jax.models.connector import (
     ConnectorConfig,
     IdentityConfig,
@@ -21,14 +24,17 @@ from biomedgpt_jax.models.llama import Llama, LlamaConfig
 from biomedgpt_jax.models.llama3_med import Llama3Med, Llama3MedConfig
 from biomedgpt_jax.models.vit import Vit, VitConfig
 
-ModelConfig = Llama3MedConfig | LlamaConfig | VitConfig | ConnectorConfig
+ModelConfig = Llama3MedConfig | BiomedGptConfig | LlamaConfig | VitConfig | ConnectorConfig
 
 
+@cache
 def leaf_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Of a whole model or of a part alone; a part's paths have no level above."""
     match config:
         case Llama3MedConfig():
             return model_shapes(config)
+        case BiomedGptConfig():
+            return _shapes(lambda rngs: BiomedGpt(config, rngs=rngs))
         case IdentityConfig() | MlpConfig() | ResamplerConfig() | QFormerConfig() | MofConfig():
             return _shapes(lambda rngs: make_connector(config, rngs=rngs))
         case _:

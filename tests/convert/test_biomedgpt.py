@@ -1,0 +1,184 @@
+"""BiomedGPT's published files: their inventory, reading them, refusing them."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+
+from biomedgpt_jax.convert.biomedgpt import FAIRSEQ_RULES, HF_RULES
+from biomedgpt_jax.convert.importer import import_folder
+from biomedgpt_jax.convert.mapping import theirs_shapes
+from biomedgpt_jax.convert.open_biomedgpt import CheckpointChoices
+from biomedgpt_jax.convert.shapes import leaf_shapes
+from biomedgpt_jax.core.errors import RunError, UsageError
+from biomedgpt_jax.models.biomedgpt_config import PRESETS
+from tests.convert import fairseq_fixture as published
+from tests.convert.fairseq_fixture import SMALL, save_checkpoint, save_hf_folder, state_dict
+
+# The published counts of learnt tensors and of buffers (running statistics are buffers).
+COUNTS = {"tiny": (405, 136), "medium": (558, 289), "base": (676, 289), "large": (1183, 442), "huge": (1459, 442)}
+
+
+@pytest.fixture(scope="module")
+def state():
+    return state_dict(SMALL)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, state):
+    return save_checkpoint(tmp_path_factory.mktemp("fairseq") / "small.pt", state, SMALL)
+
+
+@pytest.fixture(scope="module")
+def leaves(checkpoint):
+    return dict(import_folder(checkpoint).leaves)
+
+
+@pytest.mark.parametrize("size", COUNTS)
+def test_the_inventory_has_the_published_counts(size):
+    sizes = published.PUBLISHED[size]
+    counts = len(published.parameter_shapes(sizes)), len(published.buffer_shapes(sizes))
+    assert counts == COUNTS[size]
+
+
+@pytest.mark.parametrize("size", ["tiny", "huge"])
+def test_the_rules_know_every_published_tensor_by_name_and_shape(size):
+    sizes = published.PUBLISHED[size]
+    statistics = {k: s for k, s in published.buffer_shapes(sizes).items() if k.endswith(("mean", "running_var"))}
+    expected = published.parameter_shapes(sizes) | statistics
+    shapes = leaf_shapes(PRESETS[size])
+    expected["encoder.embed_tokens.weight"] = (59520, sizes.width)  # padded
+    assert theirs_shapes(FAIRSEQ_RULES, shapes, where=size) == expected
+    assert set(theirs_shapes(HF_RULES, shapes, where=size)) == set(published.hf_state_dict(expected))
+
+
+def test_tensors_arrive_where_they_belong(state, leaves):
+    def same(path, expected):
+        np.testing.assert_array_equal(leaves[path], expected.numpy())
+
+    same("encoder/stem/conv1/kernel", state["encoder.embed_images.conv1.weight"].permute(2, 3, 1, 0))
+    kernel = leaves["encoder/stem/stage2/rest/conv2/kernel"]
+    assert kernel.shape == (3, 3, 3, 128, 128)
+    np.testing.assert_array_equal(kernel[2], state["encoder.embed_images.layer2.3.conv2.weight"].permute(2, 3, 1, 0))
+    same(
+        "encoder/stem/stage3/first/downsample_norm/variance",
+        state["encoder.embed_images.layer3.0.downsample.1.running_var"],
+    )
+    q = state["decoder.layers.0.encoder_attn.q_proj.weight"]  # head 1, channel 3 of it: row 1 * 4 + 3
+    np.testing.assert_array_equal(leaves["decoder/layers/cross_attention/q/kernel"][0, :, 1, 3], q[7].numpy())
+    out = state["encoder.layers.1.self_attn.out_proj.weight"]
+    np.testing.assert_array_equal(leaves["encoder/layers/attention/out/kernel"][1, 2, 1], out[:, 9].numpy())
+    same("decoder/positions/cross_k/bias", state["decoder.cross_pos_k_linear.bias"].reshape(3, 4))
+    np.testing.assert_array_equal(
+        leaves["encoder/layers/attention_out_norm/scale"][1], state["encoder.layers.1.attn_ln.weight"]
+    )
+    embedding = leaves["embed/embedding"]
+    np.testing.assert_array_equal(embedding[:59457], state["encoder.embed_tokens.weight"].numpy())
+    assert embedding.shape == (59520, 12) and not embedding[59457:].any()
+
+
+def test_the_model_is_that_of_the_stored_settings(checkpoint):
+    config = import_folder(checkpoint).config
+    sizes = (config.width, config.mlp_width, config.heads, config.encoder_layers, config.decoder_layers)
+    assert sizes == (12, 20, 3, 2, 1)
+    assert config.stem_blocks == (3, 4, 6) and config.text_positions == 1026 and config.position_scale == 2.0
+    assert config.scale_heads and not config.add_decoder_positions
+
+
+def test_the_hugging_face_form_holds_the_same(tmp_path, state, leaves):
+    folder = save_hf_folder(tmp_path / "hf", state, SMALL)
+    imported = import_folder(folder)
+    assert imported.family == "ofa" and "academic research" in imported.licence
+    found = dict(imported.leaves)
+    assert found.keys() == leaves.keys()
+    for path, leaf in leaves.items():
+        assert found[path].dtype == leaf.dtype
+        np.testing.assert_array_equal(found[path], leaf, err_msg=path)
+
+
+def test_the_average_is_taken_on_request_alone(tmp_path, state):
+    averaged = {key: tensor + 1 if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    float32 = {"encoder.layer_norm.weight": torch.full((12,), 7.0)}
+    extra = {"ema": averaged, "ema_fp32_params": float32}
+    file = save_checkpoint(tmp_path / "ema.pt", state, SMALL, extra_state=extra)
+    plain, taken = (dict(import_folder(file, choices=CheckpointChoices(averaged=ema)).leaves) for ema in (False, True))
+    np.testing.assert_array_equal(plain["decoder/norm/bias"], state["decoder.layer_norm.bias"].numpy())
+    np.testing.assert_array_equal(taken["decoder/norm/bias"], state["decoder.layer_norm.bias"].numpy() + 1)
+    assert set(taken["encoder/norm/scale"]) == {7.0}
+
+
+def test_an_average_that_is_not_there_or_not_whole_is_named(tmp_path, checkpoint, state):
+    with pytest.raises(UsageError, match=r"no average of the weights \(extra_state has train_iterator, val_loss"):
+        import_folder(checkpoint, choices=CheckpointChoices(averaged=True))
+    some = {"ema_fp32_params": {"encoder.layer_norm.weight": torch.ones(12)}}
+    few = {key: tensor for key, tensor in state.items() if key.startswith(("encoder.layer_norm", "encoder.embed_tok"))}
+    file = save_checkpoint(tmp_path / "part.pt", few, SMALL, extra_state=some)
+    with pytest.raises(RunError, match=r"average of the weights lacks 2 of them, first encoder.embed_tokens.weight"):
+        import_folder(file, choices=CheckpointChoices(averaged=True))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"without": ("scale_fc", "disable_entangle")}, r"missing: disable_entangle, scale_fc"),
+        ({"rotary_positions": True}, r"do not know: rotary_positions = True"),
+        ({"sync_bn": True}, r"sync_bn is True, expected False"),
+        ({"encoder_prompt": True}, r"encoder_prompt is True, expected"),
+        ({"resnet_type": "resnet18"}, r"resnet_type is 'resnet18', expected one of resnet50"),
+        ({"decoder_attention_heads": 6}, r"encoder_attention_heads is 3, decoder_attention_heads 6"),
+        ({"scale_heads": False}, r"not expected: decoder.layers.0.encoder_attn.c_attn"),
+        ({"encoder_layers": 3}, r"missing: encoder.image_rel_pos_table_list.2.weight"),
+        ({"encoder_ffn_embed_dim": 24, "decoder_ffn_embed_dim": 24}, r"fc1.weight has shape \(20, 12\), expected \(24"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(tmp_path, state, changed, message):
+    small = {key: tensor for key, tensor in state.items() if "bucket" not in key}
+    file = save_checkpoint(tmp_path / "changed.pt", small, SMALL, **changed)
+    with pytest.raises(RunError, match=message):
+        import_folder(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        (
+            "decoder.output_projection.weight",
+            lambda t: t + 1,
+            "output_projection.weight differs from encoder.embed_tok",
+        ),
+        ("encoder.token_rp_bucket", lambda t: t.flip(0), r"token_rp_bucket\[0, 0\] is 510, ours is 255"),
+        ("decoder.image_position_idx", lambda t: t[:1020], r"image_position_idx has shape \(1020,\)"),
+    ],
+)
+def test_copies_and_tables_must_be_what_the_model_computes_with(tmp_path, state, key, change, message):
+    file = save_checkpoint(tmp_path / "changed.pt", {**state, key: change(state[key]).contiguous()}, SMALL)
+    with pytest.raises(RunError, match=message):
+        dict(import_folder(file).leaves)
+
+
+def test_a_setting_may_be_named_harmless(tmp_path, state):
+    small = {key: tensor for key, tensor in state.items() if "bucket" not in key}
+    file = save_checkpoint(tmp_path / "changed.pt", small, SMALL, curious_option=3)
+    imported = import_folder(file, choices=CheckpointChoices(harmless=("curious_option",)))
+    assert imported.config.width == SMALL.width
+
+
+class _Trap:
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, ("trapped",)
+
+
+def test_a_hostile_checkpoint_is_refused_before_it_acts(tmp_path, monkeypatch, state):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"args": argparse.Namespace(trap=_Trap()), "model": {"weight": torch.ones(1)}}, "hostile.pt")
+    with pytest.raises(RunError, match=r"asks for posix.mkdir.*can run code"):
+        import_folder("hostile.pt")
+    assert not (tmp_path / "trapped").exists()
+    torch.save({"weight": torch.ones(1)}, "bare.pt")
+    with pytest.raises(
+        RunError, match="expected a fairseq checkpoint, a dict with model and args or cfg; found weight"
+    ):
+        import_folder("bare.pt")
