@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,11 +24,23 @@ TIMEOUT_S = 60
 ATTEMPTS = 4
 
 
-def fetch_url(url: str, path: Path, report: Report, sha256: str | None = None) -> None:
+def fetch_mirrors(urls: Sequence[str], path: Path, report: Report, digest: str | None = None) -> None:
+    """As `fetch_url`, from the first of several addresses that has the file. Raises DataError with all reasons."""
+    reasons = []
+    for url in urls:
+        try:
+            fetch_url(url, path, report, digest)
+            return
+        except DataError as reason:
+            reasons.append(str(reason))
+    raise DataError("\n".join(reasons))
+
+
+def fetch_url(url: str, path: Path, report: Report, digest: str | None = None) -> None:
     """Downloads `url` to `path`, unless it is there. An interrupted download continues where it stopped.
 
-    The file appears under its name only when it is whole (stated length, and `sha256` if given). Raises
-    DataError.
+    The file appears under its name only when it is whole (stated length, and `digest` if given, such as
+    "sha256:..." or "md5:..."). Raises DataError.
     """
     if path.exists():
         return
@@ -49,12 +61,13 @@ def fetch_url(url: str, path: Path, report: Report, sha256: str | None = None) -
             cause = getattr(last, "reason", None) or last
             raise DataError(f"{url}: download failed ({cause}). Call again to continue it; {_instead(path)}") from last
         time.sleep(2.0**attempt / 4)
-    if sha256 is not None:
+    if digest is not None:
+        kind, _, expected = digest.partition(":")
         with part.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
+            found = hashlib.file_digest(file, kind).hexdigest()
+        if found != expected:
             _forget(part)
-            raise DataError(f"{url}: sha256 {found}, expected {sha256}; the damaged file was removed, call again")
+            raise DataError(f"{url}: {kind} {found}, expected {expected}; the damaged file was removed, call again")
     part.rename(path)
     _forget(part)
 

@@ -3,12 +3,13 @@
 A user's own data is one call: `own_dataset("mine", llava_files({"train": "train.json"}, images="images"))`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from biomedgpt_jax.data.errors import DataError
-from biomedgpt_jax.data.readers import files_in, read_llava
-from biomedgpt_jax.data.spec import DatasetSpec, Raw, RawSplit
+from biomedgpt_jax.data.readers import files_in, find_one, read_llava
+from biomedgpt_jax.data.rows import BadRow, Row
+from biomedgpt_jax.data.spec import Access, DatasetSpec, Raw, RawSplit
 from biomedgpt_jax.data.tables import Columns, read_tables, table_splits
 from biomedgpt_jax.data.tfds_source import read_tfds, tfds_splits
 from biomedgpt_jax.data.tsv import read_biomedgpt_tsv, read_tsv
@@ -23,13 +24,17 @@ def own_dataset(
     return DatasetSpec(
         name=name,
         title=title or name,
+        task="as its rows say",
+        modality="as its files",
         source=source,
         licence=licence,
-        access="local",
+        access=Access.LOCAL,
         citation="",
         published={},
         read=read,
         download=None,
+        splits="the user's own",
+        checked="the user's own files",
     )
 
 
@@ -39,7 +44,7 @@ def llava_files(splits: Mapping[str, str], images: str = ".") -> Read:
     def read(folder: Path) -> Raw:
         paths = _files(folder, splits)
         find = files_in(folder / images)
-        return _raw(paths, lambda path: read_llava(path, find))
+        return raw_files(paths, lambda path: read_llava(path, find))
 
     return read
 
@@ -66,14 +71,14 @@ def tsv_files(splits: Mapping[str, str], images: str = ".") -> Read:
 
     def read(folder: Path) -> Raw:
         find = files_in(folder / images)
-        return _raw(_files(folder, splits), lambda path: read_tsv(path, find))
+        return raw_files(_files(folder, splits), lambda path: read_tsv(path, find))
 
     return read
 
 
 def biomedgpt_files(splits: Mapping[str, str]) -> Read:
     """BiomedGPT's headerless VQA files."""
-    return lambda folder: _raw(_files(folder, splits), read_biomedgpt_tsv)
+    return lambda folder: raw_files(_files(folder, splits), read_biomedgpt_tsv)
 
 
 def tfds_folder(columns: Columns) -> Read:
@@ -92,6 +97,11 @@ def tfds_folder(columns: Columns) -> Read:
     return read
 
 
+def raw_named(folder: Path, files: Mapping[str, str], rows: Callable[[Path], Iterable[Row | BadRow]]) -> Raw:
+    """One file per split, found by its name anywhere below the folder."""
+    return raw_files({split: find_one(folder, name) for split, name in files.items()}, rows)
+
+
 def _files(folder: Path, splits: Mapping[str, str]) -> dict[str, Path]:
     paths = {name: folder / file for name, file in splits.items()}
     missing = [str(path) for path in paths.values() if not path.is_file()]
@@ -104,6 +114,7 @@ def _files(folder: Path, splits: Mapping[str, str]) -> dict[str, Path]:
     return paths
 
 
-def _raw(paths: Mapping[str, Path], rows: Callable) -> Raw:
+def raw_files(paths: Mapping[str, Path], rows: Callable[[Path], Iterable[Row | BadRow]]) -> Raw:
+    """One file per split, read by `rows`."""
     splits = {name: RawSplit(lambda path=path: rows(path), None) for name, path in paths.items()}
     return Raw(splits, tuple(paths.values()))

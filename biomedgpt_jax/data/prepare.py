@@ -33,7 +33,7 @@ from biomedgpt_jax.data.manifest import (
     read_manifest,
 )
 from biomedgpt_jax.data.rows import BadRow, ImageRef, Row
-from biomedgpt_jax.data.spec import DatasetSpec, Raw, RawSplit, Report
+from biomedgpt_jax.data.spec import Access, DatasetSpec, Raw, RawSplit, Report
 from biomedgpt_jax.data.writer import IMAGES, SAMPLES, Shard, ShardWriter, locked, read_shard, write_json
 
 # (split, rows done, rows of the split if known)
@@ -53,6 +53,7 @@ def prepare_dataset(
     progress: Progress | None = None,
     report: Report | None = None,
     max_bad_share: float = 0.0,
+    allow_other_sizes: bool = False,
     shard_rows: int = 10_000,
     command: str = "",
 ) -> Manifest:
@@ -62,9 +63,11 @@ def prepare_dataset(
     `source_dir` holds the raw files; without it they are downloaded into `download_dir` (default
     `<out_dir>.raw`), with `report` called on the way. `workers` processes read and decode the images;
     `progress` is called every few hundred rows. Rows that cannot be used are skipped and listed in the
-    manifest. Raises DataError when their share of a split is above `max_bad_share` (the finished work stays,
-    for a call that allows more), or on unusable raw files.
+    manifest. Raises DataError when their share of a split is above `max_bad_share`, when a split has another number of
+    rows than was published and `allow_other_sizes` is not set (the finished work stays, for a call that allows
+    more), or on unusable raw files.
     """
+    _refuse_address(spec, out_dir)
     out = Path(out_dir)
     raw = _open_raw(spec, out, source_dir, download_dir, report or _silent)
     fingerprint = _fingerprint(spec, raw, shard_rows)
@@ -82,7 +85,8 @@ def prepare_dataset(
                     name: _write_split(partial / name, name, split, pool, progress or _silent, shard_rows)
                     for name, split in _with_totals(spec, raw).items()
                 }
-            _check_counts(spec, done, max_bad_share, partial)
+            _check_bad_rows(spec, done, max_bad_share, partial)
+            _check_sizes(spec, done, allow_other_sizes, partial)
             _manifest(spec, raw, done, partial, fingerprint, command).write(partial)
         return _publish(partial, out)
 
@@ -95,15 +99,37 @@ def _open_raw(
         if not folder.is_dir():
             found = "is a file" if folder.exists() else "does not exist"
             raise DataError(f"source folder {folder} {found}; expected the raw files of {spec.name} there")
+    elif spec.steps:
+        raise DataError(f"{spec.name}: no folder of its files was given.\n{instructions(spec)}")
     else:
         folder = Path(download) if download is not None else out.with_name(out.name + ".raw")
         if spec.download is not None:
             folder.mkdir(parents=True, exist_ok=True)
             spec.download(folder, report)
-    raw = spec.read(folder)
+    try:
+        raw = spec.read(folder)
+    except DataError as reason:
+        if not spec.steps:
+            raise
+        raise DataError(f"{reason}\n{instructions(spec)}") from reason
     if not raw.splits:
         raise DataError(f"{spec.name}: no split to prepare; name a file for train, validation or test")
     return raw
+
+
+def instructions(spec: DatasetSpec) -> str:
+    """How a person gets files that no program may or can fetch, step by step."""
+    steps = [*spec.steps, "Call again with the folder as the source: --config.source=FOLDER"]
+    lines = [f"How to get {spec.title} ({spec.access.value}; {spec.licence}):"]
+    return "\n".join(lines + [f"  {number}. {step}" for number, step in enumerate(steps, 1)])
+
+
+def _refuse_address(spec: DatasetSpec, out: Path | str) -> None:
+    if spec.access is Access.CREDENTIALED and "://" in str(out):
+        raise DataError(
+            f"{out}: {spec.name} is credentialed: it, and what is made of it, stays where you control who reads it. "
+            "Give a folder of this machine; nothing is written outside of that folder"
+        )
 
 
 def _with_totals(spec: DatasetSpec, raw: Raw) -> dict[str, RawSplit]:
@@ -237,7 +263,7 @@ def _end_with_parent() -> None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
-def _check_counts(spec: DatasetSpec, done: dict[str, list[Shard]], max_bad_share: float, partial: Path) -> None:
+def _check_bad_rows(spec: DatasetSpec, done: dict[str, list[Shard]], max_bad_share: float, partial: Path) -> None:
     for name, shards in done.items():
         rows = sum(shard.rows for shard in shards)
         bad = [row for shard in shards for row in shard.skipped]
@@ -250,8 +276,24 @@ def _check_counts(spec: DatasetSpec, done: dict[str, list[Shard]], max_bad_share
                 f"{max_bad_share:g}{first}. Allow more with max_bad_share (the finished work in {partial} is "
                 "then used), or repair the files, remove that folder and run again"
             )
-        if name in spec.published and spec.published[name] != rows:
-            log.warning("split %r of %s: %d rows found, %d published", name, spec.name, rows, spec.published[name])
+
+
+def _check_sizes(spec: DatasetSpec, done: dict[str, list[Shard]], allowed: bool, partial: Path) -> None:
+    found = {name: sum(shard.rows for shard in shards) for name, shards in done.items()}
+    wrong = [
+        f"split {name!r}: {found.get(name, 0)} rows found, {count} published"
+        for name, count in spec.published.items()
+        if found.get(name, 0) != count
+    ]
+    if spec.total is not None and sum(found.values()) != spec.total:
+        wrong.append(f"all splits together: {sum(found.values())} rows found, {spec.total} published")
+    if wrong and not allowed:
+        raise DataError(
+            f"{spec.name}: {'; '.join(wrong)}. These are other files than the published ones, or not all of them. "
+            f"Go on with allow_other_sizes (the finished work in {partial} is then used), or get the files again"
+        )
+    for difference in wrong:
+        log.warning("%s: %s", spec.name, difference)
 
 
 def _manifest(
@@ -263,7 +305,7 @@ def _manifest(
         title=spec.title,
         source=spec.source,
         licence=spec.licence,
-        access=spec.access,
+        access=spec.access.value,
         citation=spec.citation,
         command=command,
         fingerprint=fingerprint,

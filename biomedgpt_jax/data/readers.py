@@ -47,6 +47,16 @@ def zips_in(archives: Iterable[Path], depth: int) -> ImageFinder:
     return find
 
 
+def images_beside(unpacked: Path, root: Path, archives: str, depth: int) -> ImageFinder:
+    """Images relative to `root` where the folder `unpacked` exists, else in the archives beside it."""
+    if unpacked.is_dir():
+        return files_in(root)
+    found = sorted(unpacked.parent.glob(archives))
+    if not found:
+        raise DataError(f"{unpacked.parent}: neither a folder {unpacked.name!r} nor {archives}")
+    return zips_in(found, depth)
+
+
 def read_llava(path: Path, find_image: ImageFinder) -> Iterator[Row | BadRow]:
     """LLaVA-style rows {id, image, conversations: [{from, value}, ...]} from a JSON list or JSONL file.
 

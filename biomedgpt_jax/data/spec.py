@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from biomedgpt_jax.data.rows import BadRow, Row
@@ -41,20 +42,48 @@ class Raw:
     identity: str = ""
 
 
+class Access(Enum):
+    """Who may have the files."""
+
+    OPEN = "open"
+    RESEARCH = "research only"
+    REGISTRATION = "free registration"
+    CREDENTIALED = "credentialed"  # training and a signed agreement; neither files nor what is made of them travel
+    LOCAL = "local"
+
+
+class Member(Enum):
+    """Whether a data set is one of the 23 of BiomedGPT's scaled study (2505.17436), whose list is not published."""
+
+    CONFIRMED = "confirmed"
+    LIKELY = "likely"
+    UNKNOWN = "unknown"
+    NO = "no"
+
+
 @dataclass(frozen=True)
 class DatasetSpec:
     """One data set.
 
-    `published`: samples per split as `read` should find them (bad rows included); a difference is logged and
-    stands in the manifest. `download(folder, report)` is None for data that is local by nature.
+    `published`: samples per split, or `total` of all splits, as `read` should find them (bad rows included); another
+    number is an error unless it is allowed. `splits` says who made them, `checked` how far the reader was held
+    against real files. `download(folder, report)` is None for data that no program may or can fetch; `steps` then
+    say how a person gets it.
     """
 
     name: str
     title: str
+    task: str
+    modality: str
     source: str
     licence: str
-    access: str
+    access: Access
     citation: str
     published: Mapping[str, int]
     read: Callable[[Path], Raw]
     download: Callable[[Path, Report], None] | None
+    splits: str = "published"
+    member: Member = Member.NO
+    checked: str = "layout as published; the real files were not seen"
+    total: int | None = None
+    steps: tuple[str, ...] = ()

@@ -51,6 +51,7 @@ def run(values: flags.FlagValues) -> None:
             progress=lambda split, done, total: advance(f"prepare {split}", done, total),
             report=advance,
             max_bad_share=config.max_bad_share,
+            allow_other_sizes=config.allow_other_sizes,
             shard_rows=config.shard_rows,
             command=" ".join(sys.argv[1:]),
         )

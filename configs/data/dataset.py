@@ -16,6 +16,7 @@ def dataset(name: str, source: str = "") -> ConfigDict:
             "source": source,  # folder with the raw files; empty: download
             "workers": 2,
             "max_bad_share": 0.0,  # share of rows of a split that may be unusable before the run fails
+            "allow_other_sizes": False,  # go on when a split has another number of rows than was published
             "shard_rows": 10_000,
         }
     )

@@ -4,16 +4,18 @@ import importlib.metadata
 import io
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from biomedgpt_jax.data.layouts import own_dataset
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.rows import ImageBytes, make_row
 from biomedgpt_jax.data.source import PreparedSplit
-from biomedgpt_jax.data.spec import DatasetSpec, Raw, RawSplit
+from biomedgpt_jax.data.spec import Raw, RawSplit
 from biomedgpt_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer, load_tokenizer, train_sentencepiece
 
 TEXT = (
@@ -97,7 +99,7 @@ def make_split(tmp_path: Path) -> Callable[..., PreparedSplit]:
             for number, (levels, turns) in enumerate(samples)
         ]
         raw = Raw({"train": RawSplit(lambda: iter(rows), len(rows))}, (), identity=name)
-        spec = DatasetSpec(name, name, "test", "none", "free", "none", {"train": len(rows)}, lambda _: raw, None)
+        spec = replace(own_dataset(name, lambda _: raw), published={"train": len(rows)})
         prepare_dataset(spec, tmp_path / name, source_dir=tmp_path, shard_rows=shard_rows)
         return PreparedSplit(tmp_path / name, "train")
 

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from biomedgpt_jax.data import public_sets
 from biomedgpt_jax.data.datasets import ALL, DATASETS
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.rows import BadRow, ImageMember
+from biomedgpt_jax.data.sets import llava_med, pubmedvision, slake, vqa_rad
+from biomedgpt_jax.data.spec import Access
 from tests.data.server import Files, article, serve, zipped
 
 
@@ -44,12 +45,14 @@ def test_every_row_states_its_terms():
     for spec in ALL:
         assert spec.licence
         assert spec.source
-        assert spec.access in ("open", "research only")
         assert spec.citation
-        assert spec.download is not None
+        assert spec.task
+        assert spec.modality
+        assert (spec.download is None) == bool(spec.steps), spec.name
+        assert spec.download is None or spec.access in (Access.OPEN, Access.RESEARCH), spec.name
 
 
-def test_slake_keeps_the_english_questions(tmp_path, make_jpeg):
+def test_slake_keeps_the_questions_of_one_language(tmp_path, make_jpeg):
     for name, data in slake_files(make_jpeg).items():
         (tmp_path / name).write_bytes(data)
     found = rows("slake", tmp_path)
@@ -64,6 +67,7 @@ def test_slake_keeps_the_english_questions(tmp_path, make_jpeg):
     assert isinstance(lost, BadRow)
     assert "xmlab9/source.jpg: not in the image archives" in lost.reason
     assert [row.turns[0][1] for row in found["test"]] == ["No"]
+    assert [row.row for row in rows("slake_zh", tmp_path)["train"]] == [2]
 
 
 def test_path_vqa(tmp_path, make_jpeg):
@@ -81,7 +85,10 @@ def test_path_vqa(tmp_path, make_jpeg):
     assert [row.meta["answer_type"] for row in found["train"]] == ["closed", "open"]
     assert found["test"][0].turns[0][1] == "in the canals"
     assert found["train"][1].id == "path_vqa-train-2"
-    manifest = prepare_dataset(DATASETS["path_vqa"], tmp_path / "out", source_dir=tmp_path)
+    sizes = r"split 'train': 2 rows found, 19654 published; split 'validation': 1 rows found, 6259 published"
+    with pytest.raises(DataError, match=sizes):
+        prepare_dataset(DATASETS["path_vqa"], tmp_path / "out", source_dir=tmp_path)
+    manifest = prepare_dataset(DATASETS["path_vqa"], tmp_path / "out", source_dir=tmp_path, allow_other_sizes=True)
     assert manifest.splits["train"].images == 1
     assert manifest.splits["train"].published == 19654
 
@@ -91,7 +98,7 @@ def test_pubmedvision_places_one_image_per_picture(tmp_path, make_jpeg, unpacked
     talk = [{"from": "human", "value": "Describe."}, {"from": "gpt", "value": "Lung."}]
     row = {"id": "Alignment_VQA_0", "image": ["images/pmc_1_0.jpg", "images/pmc_2_0.jpg"], "body_part": "Chest",
            "modality": "CT", "conversations": talk}  # fmt: skip
-    for name in public_sets.PUBMEDVISION_FILES.values():
+    for name in pubmedvision.FILES.values():
         (tmp_path / name).write_text(json.dumps([row]))
     if unpacked:
         (tmp_path / "images").mkdir()
@@ -129,7 +136,7 @@ def test_llava_med_from_the_network(tmp_path, make_jpeg, monkeypatch):
         ]
         text = "\n".join(json.dumps(line) for line in listing)
         files.content[f"{base}/llava_med_image_urls.jsonl"] = text.encode()
-        monkeypatch.setattr(public_sets, "LLAVA_MED", address + base)
+        monkeypatch.setattr(llava_med, "BASE", address + base)
         seen = []
         spec = DATASETS["llava_med_instruct_10k"]
 
@@ -151,7 +158,7 @@ def test_vqa_rad_from_the_osf_archive(tmp_path, shared_data, monkeypatch):
     files = Files({"/osf": archive})
     files.cut = [5_000_000]
     with serve(files) as address:
-        monkeypatch.setattr(public_sets, "OSF_ZIP", f"{address}/osf?zip=")
+        monkeypatch.setattr(vqa_rad, "OSF_ZIP", f"{address}/osf?zip=")
         manifest = prepare_dataset(DATASETS["vqa_rad"], tmp_path / "out")
         assert {name: split.samples for name, split in manifest.splits.items()} == DATASETS["vqa_rad"].published
         files.content["/osf"] = zipped({"VQA_RAD Dataset Public.json": questions.replace(b"Yes", b"No", 1)})
@@ -165,7 +172,7 @@ from biomedgpt_jax.data.datasets import DATASETS
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.prepare import prepare_dataset
 try:
-    manifest = prepare_dataset(DATASETS["slake"], sys.argv[1], max_bad_share=0.5)
+    manifest = prepare_dataset(DATASETS["slake"], sys.argv[1], max_bad_share=0.5, allow_other_sizes=True)
     print({name: split.samples for name, split in manifest.splits.items()})
 except DataError as error:
     print(error)
@@ -181,7 +188,7 @@ def run_with_hub(address, tmp_path, out):
 
 
 def test_slake_from_the_hub(tmp_path, make_jpeg):
-    repo = f"/datasets/{public_sets.SLAKE_REPO}/"
+    repo = f"/datasets/{slake.REPO}/"
     files = Files({repo + name: data for name, data in slake_files(make_jpeg).items()})
     files.content[repo + "KG.zip"] = b"not wanted"
     with serve(files) as address:

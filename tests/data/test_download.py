@@ -15,7 +15,7 @@ from biomedgpt_jax.data.errors import DataError
 from tests.data.server import Files, article, serve
 
 DATA = np.random.default_rng(0).bytes(300_000)
-SHA256 = hashlib.sha256(DATA).hexdigest()
+SHA256 = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_server_without_ranges(tmp_path):
 def test_damaged_file_is_removed_and_named(files, tmp_path):
     files.content["/set.zip"] = DATA[:-1] + b"?"
     with serve(files) as address:
-        with pytest.raises(DataError, match=f"sha256 .* expected {SHA256}"):
+        with pytest.raises(DataError, match=f"sha256 .* expected {SHA256[7:]}"):
             fetch_url(f"{address}/set.zip", tmp_path / "set.zip", quiet, SHA256)
         assert list(tmp_path.iterdir()) == []
         files.content["/set.zip"] = DATA

@@ -5,21 +5,37 @@ radiology images, Scientific Data 5, 180251 (2018).
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from biomedgpt_jax.data.download import fetch_url, unzip
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.readers import find_one, json_rows, rows_of
 from biomedgpt_jax.data.rows import BadRow, Row, image_file, make_row, spaces
-from biomedgpt_jax.data.spec import Raw, RawSplit
-from biomedgpt_jax.data.splits import group_keys, split_groups
+from biomedgpt_jax.data.spec import Access, DatasetSpec, Member, Raw, RawSplit, Report
+from biomedgpt_jax.data.splits import HELD_OUT, group_keys, split_groups
+from biomedgpt_jax.data.writer import file_sha256
 
 QUESTIONS = "VQA_RAD Dataset Public.json"
 IMAGE_FOLDERS = ("images", "VQA_RAD Image Folder")
 ORGAN_QUESTION = "Which part of the body is shown?"
 ORGAN_WORDS = {"HEAD": "head", "CHEST": "chest", "ABD": "abdomen"}
-# Of the groups of images that share a case, by hash of the group's least image name.
-HELD_OUT = (("test", 20), ("validation", 10))
+OSF_ZIP = "https://files.osf.io/v1/resources/89kps/providers/osfstorage/?zip="
+QUESTIONS_SHA256 = "948b7156059b864cf72344fb10669233526b175c243e5a046d20d4201d297a95"
+
+
+def fetch(folder: Path, report: Report) -> None:
+    """The authors' files from OSF (the archive is made on demand, so its question file is what is
+    checked).
+    """
+    archive = folder / "vqa_rad.zip"
+    fetch_url(OSF_ZIP, archive, report)
+    unzip(archive, folder / "vqa_rad")
+    questions = find_one(folder / "vqa_rad", QUESTIONS)
+    found = file_sha256(questions)
+    if found != QUESTIONS_SHA256:
+        raise DataError(f"{questions}: sha256 {found}, expected {QUESTIONS_SHA256}; remove {folder} and call again")
 
 
 def read_disjoint(folder: Path) -> Raw:
@@ -65,6 +81,7 @@ def _disjoint(folder: Path, *, own_questions: bool) -> Raw:
     path, entries = _load(folder)
     images = _image_folder(path)
     links = [(entry["image_name"], entry["image_case_url"]) for _, entry in entries]
+    # By hash of the least image name of a group of images that share a case.
     split_of = split_groups(group_keys(links), HELD_OUT, rest="train")
 
     def rows(split: str) -> Iterator[Row | BadRow]:
@@ -135,3 +152,44 @@ def _organ(file: str, row: int, entry: dict[str, Any], images: Path) -> Row:
     turns = [(ORGAN_QUESTION, ORGAN_WORDS[entry["image_organ"]])]
     image = image_file(images, name)
     return make_row(file, row, id=f"vqa_rad-organ-{Path(name).stem}", images=[image], turns=turns, meta=meta)
+
+
+VQA_RAD = DatasetSpec(
+    name="vqa_rad",
+    title="VQA-RAD, split by image and case, with a body-part question for each image",
+    task="VQA",
+    modality="radiology",
+    source="https://osf.io/89kps",
+    licence="CC0-1.0",
+    access=Access.OPEN,
+    citation=(
+        "J. J. Lau, S. Gayen, A. Ben Abacha, D. Demner-Fushman. A dataset of clinically generated visual "
+        "questions and answers about radiology images. Scientific Data 5, 180251 (2018)."
+    ),
+    # Own questions and body-part questions: 1554 + 213, 238 + 34, 456 + 67.
+    published={"train": 1767, "validation": 272, "test": 523},
+    read=read_disjoint,
+    download=fetch,
+    splits="ours, by image and case",
+    checked="the real files, whole",
+)
+
+VQA_RAD_BODY_PARTS = replace(
+    VQA_RAD,
+    name="vqa_rad_body_parts",
+    title="The body-part questions of VQA-RAD alone, in the same splits",
+    published={"train": 213, "validation": 34, "test": 67},
+    read=read_body_parts,
+)
+
+VQA_RAD_OFFICIAL = replace(
+    VQA_RAD,
+    name="vqa_rad_official",
+    title="VQA-RAD, the authors' split (its test images also occur in training)",
+    published={"train": 1793, "test": 451},
+    read=read_official,
+    splits="published",
+    member=Member.LIKELY,
+)
+
+SPECS = (VQA_RAD, VQA_RAD_BODY_PARTS, VQA_RAD_OFFICIAL)

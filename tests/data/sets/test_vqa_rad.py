@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from biomedgpt_jax.data.datasets import VQA_RAD, VQA_RAD_OFFICIAL
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.rows import Row
+from biomedgpt_jax.data.sets.vqa_rad import VQA_RAD, VQA_RAD_OFFICIAL
 
 
 @pytest.fixture(scope="module")
