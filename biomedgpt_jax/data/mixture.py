@@ -21,31 +21,31 @@ class Samples(Protocol):
     def sample_id(self, index: int) -> str: ...
 
 
-S = TypeVar("S", bound=Samples)
+S_co = TypeVar("S_co", bound=Samples, covariant=True)
 
 
 @dataclass(frozen=True)
-class Part(Generic[S]):
+class Part(Generic[S_co]):
     """A split of a mixture. An epoch shows `repeats` times its samples.
 
     0.5 is every second sample, the others in the next epoch; 3 is each sample three times.
     """
 
-    encoded: S
+    encoded: S_co
     repeats: float = 1.0
 
 
-class Mixture(Generic[S]):
+class Mixture(Generic[S_co]):
     """Samples of all parts numbered through, in the order of the parts."""
 
-    def __init__(self, parts: Sequence[Part[S]]):
+    def __init__(self, parts: Sequence[Part[S_co]]):
         self.parts = tuple(parts)
         self._offsets = np.concatenate([[0], np.cumsum([len(part.encoded) for part in parts])]).astype(np.int64)
 
     def __len__(self) -> int:
         return int(self._offsets[-1])
 
-    def locate(self, number: int) -> tuple[S, int]:
+    def locate(self, number: int) -> tuple[S_co, int]:
         """The split of a sample number and its index there."""
         part = int(np.searchsorted(self._offsets, number, side="right")) - 1
         return self.parts[part].encoded, int(number - self._offsets[part])

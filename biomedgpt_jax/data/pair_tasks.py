@@ -178,7 +178,7 @@ _BUILDERS: Mapping[PairTask, Callable[[Sample, Turn, Words, PairRules], PairText
 
 
 def _question(sample: Sample, turn: Turn, words: Words) -> str:
-    asked = clean_question(turn.question.replace(IMAGE_PLACE, " "), words.source)
+    asked = clean_question(turn.question.replace(IMAGE_PLACE, " ").strip(), words.source)
     if not asked:
         raise DataError(f"sample {sample.id}: a question is empty")
     return asked if asked.endswith("?") else asked + "?"
