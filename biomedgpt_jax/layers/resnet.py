@@ -34,7 +34,7 @@ class Stem(nnx.Module):
 
     def __call__(
         self, images: Float[Array, "b h w 3"], live: Live | None, *, remat: Remat
-    ) -> tuple[Float[Array, "b h w c"], Statistics]:
+    ) -> tuple[Float[Array, "b _h _w _c"], Statistics]:
         """Features of normalised images, computed in the images' dtype, and the running statistics after them."""
         x, statistics = self.norm1(self.conv1(_split(images)), live)
         x, kept = _pool(jax.nn.relu(x)), {"norm1": statistics}
@@ -60,7 +60,7 @@ class Stage(nnx.Module):
 
     def __call__(
         self, x: Float[Array, "b h w c"], live: Live | None, *, remat: Remat
-    ) -> tuple[Float[Array, "b h w c"], Statistics]:
+    ) -> tuple[Float[Array, "b _h _w _c"], Statistics]:
         x, first = self.first(x, live)
         if self.rest is None:
             return x, {"first": first}
@@ -84,7 +84,7 @@ class Bottleneck(nnx.Module):
         self.downsample = None if same else Conv(1, channels, outside, stride=stride, rngs=rngs)
         self.downsample_norm = None if same else BatchNorm2d(outside, **norm)
 
-    def __call__(self, x: Float[Array, "b h w c"], live: Live | None) -> tuple[Float[Array, "b h w c"], Statistics]:
+    def __call__(self, x: Float[Array, "b h w c"], live: Live | None) -> tuple[Float[Array, "b _h _w _c"], Statistics]:
         kept: Statistics = {}
         y, kept["norm1"] = self.norm1(self.conv1(x), live)
         y, kept["norm2"] = self.norm2(self.conv2(jax.nn.relu(y)), live)
@@ -102,7 +102,7 @@ class Conv(nnx.Module):
         self.kernel = param(rngs, (size, size, channels, outputs), (None, None, None, "embed"), init)
         self.stride = stride
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w _c"]:
         # Images are split over all devices, so each needs the whole kernel.
         kernel = shard(self.kernel[...].astype(x.dtype), None, None, None, None)
         edge = kernel.shape[0] // 2
@@ -117,7 +117,7 @@ def patches(pixels: int) -> int:
     return pixels
 
 
-def _pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+def _pool(x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w c"]:
     """The largest of 3x3, at every second pixel."""
     edges = ((0, 0), (1, 1), (1, 1), (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), edges)

@@ -40,3 +40,7 @@ class PairCache(NamedTuple):
         """The cache in which each row is what row `rows[i]` was; both belong to the same source."""
         own = jax.tree.map(lambda each: jnp.take(each, rows, axis=1), self.own)
         return self._replace(own=own, lengths=self.lengths[rows])
+
+    def rewind(self, lengths: Int[Array, " r"]) -> "PairCache":
+        """Forgets the words of each row from place `lengths` on: the next one is written there."""
+        return self._replace(lengths=lengths)
