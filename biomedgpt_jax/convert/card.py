@@ -1,5 +1,6 @@
 """The model card (README.md) of an export: what it is, from what, how good, and what it is not for."""
 
+import re
 from dataclasses import dataclass
 
 INTENDED_USE = """\
@@ -88,9 +89,28 @@ import timm
 
 folder = "."
 model = timm.create_model(f"local-dir:{folder}", pretrained=True)""",
+    "OFAModel": """\
+from glob import glob
+
+import torch
+from safetensors.torch import load_file
+from transformers import OFAModel, OFATokenizer  # OFA's fork of transformers 4.15 to 4.18
+
+folder = "."
+# The fork reads no safetensors.
+weights = {key: tensor for file in glob(f"{folder}/*.safetensors") for key, tensor in load_file(file).items()}
+torch.save(weights, f"{folder}/pytorch_model.bin")
+model = OFAModel.from_pretrained(folder)
+tokenizer = OFATokenizer.from_pretrained(folder)""",
+    "fairseq's ofa": """\
+import torch
+
+checkpoint = torch.load("checkpoint.pt", weights_only=True)
+settings, weights = checkpoint["cfg"]["model"], checkpoint["model"]""",
     **dict.fromkeys(("CLIPVisionModel", "SiglipVisionModel", "Dinov2Model", "Dinov2WithRegistersModel"), _TOWER),
 }
-_LIBRARIES = {"PeftModelForCausalLM": "peft", "vit_giant_patch14_reg4_dinov2": "timm"}
+_LIBRARIES = {"PeftModelForCausalLM": "peft", "vit_giant_patch14_reg4_dinov2": "timm", "fairseq's": "fairseq"}
+_FAMILIES = {"OFAModel": "biomedgpt", "fairseq's ofa": "biomedgpt"}
 _TASKS = {
     "AutoModelForCausalLM": "text-generation",
     **dict.fromkeys(
@@ -149,7 +169,7 @@ def render_card(card: Card, loader: str, facts: tuple[tuple[str, str], ...]) -> 
     library = _LIBRARIES.get(loader.split()[0], "transformers")
     task = _TASKS.get(loader, "image-text-to-text")
     front = ["---", f"license: {card.licence}", f"library_name: {library}", f"pipeline_tag: {task}"]
-    front += ["tags: [medical, vision-language, llama3-med, biomedgpt-jax]", "---", ""]
+    front += [f"tags: [medical, vision-language, {_FAMILIES.get(loader, 'llama3-med')}, biomedgpt-jax]", "---", ""]
     lines = [*front, f"# {card.title}", "", "## Intended use", "", INTENDED_USE, ""]
     lines += ["## Use", "", "```python", _USAGE[loader], "```", ""]
     lines += ["## Model", "", *_table(("", ""), facts), ""]
@@ -178,8 +198,8 @@ def licence_note(origins: tuple[Origin, ...]) -> str | None:
 
 def shared_licence(origins: tuple[Origin, ...]) -> str:
     """The one licence of all origins, else "other", as the hub calls what no single name says."""
-    found = {origin.licence for origin in origins}
-    return str(found.pop()) if len(found) == 1 and None not in found else "other"
+    found = {origin.licence or "" for origin in origins}
+    return found.pop() if len(found) == 1 and re.fullmatch(r"\S+", "".join(found)) else "other"
 
 
 def _scores(scores: tuple[Score, ...]) -> list[str]:

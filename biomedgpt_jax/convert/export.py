@@ -52,6 +52,8 @@ class Form(Enum):
     LLAMA3MED = "llama3med"  # the whole model, our modeling file in the folder
     DECODER = "decoder"  # alone, as Llama, Qwen2 or Gemma; no remote code
     TOWER = "tower"  # alone, as CLIP, SigLIP or DINOv2; H-optimus as timm's
+    OFA = "ofa"  # BiomedGPT as OFA's Hugging Face form
+    FAIRSEQ = "fairseq"  # BiomedGPT as a checkpoint by fairseq's names
     ADAPTER = "adapter"  # LoRA for PEFT, and the model below it in the folder `base`
 
 
@@ -92,7 +94,7 @@ def export_model(
         _write_model(part, leaves, config, text, images, form, max_shard_bytes)
         _write_card(part, card, architecture, warnings, _facts(config, geometry, leaves))
 
-    return Exported(_appear(Path(folder), fill), form, architecture, warnings)
+    return Exported(appear(Path(folder), fill), form, architecture, warnings)
 
 
 def export_adapter_of(
@@ -127,7 +129,7 @@ def export_adapter_of(
         facts = (("adapter", f"LoRA of rank {lora.rank}, alpha {lora.alpha:g}"), *_facts(config, geometry, base))
         _write_card(part, card, f"{PEFT} of {below}", warnings, facts)
 
-    return Exported(_appear(Path(folder), fill), Form.ADAPTER, PEFT, warnings)
+    return Exported(appear(Path(folder), fill), Form.ADAPTER, PEFT, warnings)
 
 
 def export_decoder(
@@ -144,7 +146,7 @@ def export_decoder(
     architecture = f"{decoder_family(config).name.title()}ForCausalLM"
 
     def fill(part: Path) -> None:
-        _check_leaves(leaves.shapes, part_shapes(config), part)
+        check_leaves(leaves.shapes, part_shapes(config), part)
         content = {"architectures": [architecture], "torch_dtype": str(leaves.dtype), **decoder_json(config, text)}
         write_json(part / "config.json", content)
         if text is not None:
@@ -158,7 +160,7 @@ def export_decoder(
         facts = (("decoder", _decoder_fact(config)), ("weights", str(leaves.dtype)))
         _write_card(part, card, "AutoModelForCausalLM", (), facts)
 
-    return Exported(_appear(Path(folder), fill), Form.DECODER, architecture, ())
+    return Exported(appear(Path(folder), fill), Form.DECODER, architecture, ())
 
 
 def export_tower_alone(
@@ -177,7 +179,7 @@ def export_tower_alone(
     images = ExportImages(config.image_size, geometry, config.mean, config.std)
 
     def fill(part: Path) -> None:
-        _check_leaves(leaves.shapes, part_shapes(config), part)
+        check_leaves(leaves.shapes, part_shapes(config), part)
         write_json(part / "config.json", export_tower.tower_config(config, str(leaves.dtype)))
         write_json(part / PREPROCESSOR, image_processor_json(images))
         rules = export_tower.tower_name_rules(config)
@@ -190,7 +192,7 @@ def export_tower_alone(
         )
         _write_card(part, card, architecture, (), facts)
 
-    return Exported(_appear(Path(folder), fill), Form.TOWER, architecture, ())
+    return Exported(appear(Path(folder), fill), Form.TOWER, architecture, ())
 
 
 def model_form(config: Llama3MedConfig, form: Form | None) -> Form:
@@ -227,7 +229,7 @@ def _write_model(
     else:
         content = export_llama3med.llama3med_config(config, text, images.geometry, str(leaves.dtype))
         export_llama3med.copy_modeling_files(part)
-    _check_leaves(leaves.shapes, model_shapes(config), part)
+    check_leaves(leaves.shapes, model_shapes(config), part)
     _check_text(text, config.decoder)
     write_json(part / "config.json", content)
     write_json(part / ASKING, {"template": text.template, "geometry": images.geometry})
@@ -236,7 +238,7 @@ def _write_model(
     write_safetensors(part, _tensors(leaves, model_rules(config, form), part), max_shard_bytes)
 
 
-def _appear(folder: Path, fill: Callable[[Path], None]) -> Path:
+def appear(folder: Path, fill: Callable[[Path], None]) -> Path:
     """Fills a neighbour folder and renames it, so that a folder of that name is always complete."""
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty. Choose another folder for the export, or delete this one.")
@@ -255,7 +257,7 @@ def _appear(folder: Path, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _check_leaves(found: Mapping[str, Shape], shapes: Mapping[str, Shape], where: Path) -> None:
+def check_leaves(found: Mapping[str, Shape], shapes: Mapping[str, Shape], where: Path) -> None:
     missing, extra = sorted(set(shapes) - set(found)), sorted(set(found) - set(shapes))
     wrong = [path for path in shapes if path in found and tuple(found[path]) != shapes[path]]
     if missing or extra or wrong:
