@@ -18,5 +18,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "dtype": "float32",
             "batch_rows": 16,
             "max_new_tokens": 32,
+            "pairs": {  # of a BiomedGPT; "" and 0: as its folder says
+                "image_size": 0,
+                "task": "",
+                "hint": "",
+                "words": "",
+                "answers": "",  # a file with a closed list, an answer on each line
+                "open": False,  # any words, though the folder has a closed list
+                "method": "sample",  # sample (greedy), beam, or candidates: all answers of the closed list
+                "beams": 1,
+                "length_penalty": 0.0,
+                "no_repeat": 0,
+            },
         }
     )

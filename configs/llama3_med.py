@@ -67,6 +67,7 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
     """What both stages and the small runs share; every key that the trainer reads is here."""
     return ConfigDict(
         {
+            "family": "llama3_med",
             "seed": 42,
             "model": {
                 "tower": tower,
@@ -124,6 +125,7 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
                 "batch_rows": 32,  # rows of `row_tokens` in a step, over all devices
                 "accumulate": 1,
                 "epochs": 1,
+                "average_decay": 0.0,  # of a moving average of what is trained, which then answers; 0: none
                 "loss_chunk": 512,  # tokens of a row whose logits exist at a time
                 "log_every": 10,
                 "save_every": 500,

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from biomedgpt_jax.core.partition import leaf_paths, split
 from biomedgpt_jax.data.features import FeatureCache
 from biomedgpt_jax.data.pipeline import TrainData
-from biomedgpt_jax.verbs.model_spec import ModelSpec, read_spec
+from biomedgpt_jax.verbs.model_spec import ModelSpec
 from biomedgpt_jax.verbs.starting_weights import start_params
 from biomedgpt_jax.verbs.train import build_parts
 from biomedgpt_jax.verbs.training_data import reading, run_tokenizer, splits, training_data
@@ -27,7 +27,7 @@ from biomedgpt_jax.verbs.training_data import reading, run_tokenizer, splits, tr
 def main() -> None:
     arguments = _arguments()
     config = ConfigDict(json.loads((arguments.run / "config.json").read_text()))
-    spec, features = read_spec(arguments.run), FeatureCache(config.data.features).reader(splits(config))
+    spec, features = read_spec(arguments.run, ModelSpec), FeatureCache(config.data.features).reader(splits(config))
     tokenizer = run_tokenizer(config, arguments.run)
     data = training_data(config, spec, tokenizer, arguments.run, lambda *_: None, features.feature_shape)
     arrays = _trainable(config, spec, data.num_steps)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _trainable(config: ConfigDict, spec: ModelSpec, steps: int) -> dict[str, np.ndarray]:
-    parts = build_parts(config, spec, steps)
+    parts = build_parts(config, steps)
     with jax.set_mesh(parts.mesh):
         trainable, _ = split(start_params(config, spec, parts.mesh, print), parts.is_trainable)
     return {f"trainable/{path}": np.asarray(leaf) for path, leaf in leaf_paths(trainable).items()}

@@ -64,7 +64,8 @@ class Words:
 class PairRules:
     """How the samples of a data set are asked.
 
-    `task` None: as each sample says. `words` None: `PUBLISHED_WORDS`. `hint`: the field of `meta` that is told as
+    `task` None: as each sample says, with those in `classified` (other names of `meta.task`, such as organ) put as
+    classification, without their question. `words` None: `PUBLISHED_WORDS`. `hint`: the field of `meta` that is told as
     "object: ..." (truth about the image, at test time too: scores with it are not comparable); None: none.
     """
 
@@ -72,6 +73,7 @@ class PairRules:
     words: Words | None = None
     hint: str | None = None
     lower_answers: bool = True
+    classified: tuple[str, ...] = ()
 
 
 # From the official scripts; the sources of QUESTION, TRIAL and INSTRUCTION are ours.
@@ -113,6 +115,8 @@ def task_of(sample: Sample, rules: PairRules) -> PairTask:
     if rules.task is not None:
         return rules.task
     named = sample.meta.get("task")
+    if named in rules.classified:
+        return PairTask.CLASSIFICATION
     if named in {task.value for task in PairTask}:
         return PairTask(named)
     return PairTask.VQA if sample.images else PairTask.QUESTION

@@ -1,7 +1,7 @@
 """The ledger of a run: what is trained, at which rate, in which precision, and where it lies."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from rich.table import Table
 from biomedgpt_jax.core.partition import leaf_paths
 from biomedgpt_jax.core.types import TrainState
 from biomedgpt_jax.train.optim import Optimizer
+
+Padding = Callable[[str], int]
 
 
 @dataclass(frozen=True)
@@ -31,24 +33,33 @@ class LedgerRow:
 @dataclass(frozen=True)
 class Ledger:
     rows: tuple[LedgerRow, ...]
-    parameters: int
+    parameters: int  # without padding and statistics
     trainable_parameters: int
+    padding: int  # numbers in rows and columns that only fill a layout
+    statistics: int  # running ones, which are no parameters
     parameter_bytes_per_device: int
     optimizer_bytes_per_device: int
 
 
-def make_ledger(abstract: TrainState, optimizer: Optimizer) -> Ledger:
-    """Builds the ledger from shapes alone, before anything is allocated."""
-    rows = [
-        *_rows(leaf_paths(abstract.trainable), optimizer),
-        *_rows(leaf_paths(abstract.frozen), None),
-    ]
+def make_ledger(abstract: TrainState, optimizer: Optimizer, is_padded: Padding | None = None) -> Ledger:
+    """Builds the ledger from shapes alone, before anything is allocated.
+
+    Args:
+        is_padded: path of a parameter -> how many of its numbers are padding; None: none anywhere.
+    """
+    trainable, frozen = leaf_paths(abstract.trainable), leaf_paths(abstract.frozen)
+    padding = {path: is_padded(path) for path in (*trainable, *frozen)} if is_padded else {}
+    rows = [*_rows(trainable, optimizer), *_rows(frozen, None)]
     rows.sort(key=lambda row: (row.module, not row.trainable))
     return Ledger(
         rows=tuple(rows),
-        parameters=sum(row.parameters for row in rows),
-        trainable_parameters=sum(row.parameters for row in rows if row.trainable),
-        parameter_bytes_per_device=sum(row.bytes_per_device for row in rows),
+        parameters=sum(row.parameters for row in rows) - sum(padding.values()),
+        trainable_parameters=sum(row.parameters for row in rows if row.trainable)
+        - sum(number for path, number in padding.items() if path in trainable),
+        padding=sum(padding.values()),
+        statistics=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract.statistics)),
+        parameter_bytes_per_device=sum(row.bytes_per_device for row in rows)
+        + sum(map(_bytes_per_device, jax.tree.leaves((abstract.statistics, abstract.average)))),
         optimizer_bytes_per_device=sum(map(_bytes_per_device, jax.tree.leaves(abstract.opt_state))),
     )
 
@@ -74,6 +85,8 @@ def print_ledger(ledger: Ledger, console: Console) -> None:
         )
     console.print(table)
     share = ledger.trainable_parameters / max(1, ledger.parameters)
+    if ledger.padding or ledger.statistics:
+        console.print(f"Not counted: {ledger.padding:,} of padding, {ledger.statistics:,} running statistics.")
     console.print(
         f"{ledger.parameters:,} parameters, {ledger.trainable_parameters:,} trainable ({share:.2%}); per device "
         f"{readable_bytes(ledger.parameter_bytes_per_device)} of parameters and "

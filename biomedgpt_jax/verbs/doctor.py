@@ -10,7 +10,7 @@ import json
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
-from math import ceil, prod
+from math import prod
 from typing import Any
 from uuid import uuid4
 
@@ -37,9 +37,8 @@ from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.cluster import define_processes, join_processes
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
-from biomedgpt_jax.verbs.model_spec import spec_from_config
-from biomedgpt_jax.verbs.train import SECTIONS, Parts, build_parts
-from biomedgpt_jax.verbs.training_checks import check_rows, check_settings
+from biomedgpt_jax.verbs.families import training_config
+from biomedgpt_jax.verbs.train import Parts, build_parts, check_mesh, checked_family
 from biomedgpt_jax.verbs.training_data import reading
 
 EXAMPLE = "biomedgpt doctor --workdir=runs/a --config=configs/smoke.py:stage=1,data=data/vqa_rad"
@@ -60,7 +59,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> int:
-    config = command_line.require_config(values, EXAMPLE, SECTIONS) if values["config"].value else None
+    config = training_config(values, EXAMPLE) if values["config"].value else None
     coordinator = _meet(values)
     found = [*coordinator, *examine(config, values["workdir"].value)]
     print_findings(found, make_console())
@@ -138,9 +137,9 @@ def _fits(config: Config, processes: int) -> tuple[Finding, Needs]:
     """Whether the settings fit each other and these devices; and what such a run needs."""
     what = "configuration"
     try:
-        check_settings(config)
-        parts = build_parts(config, spec_from_config(config), total_steps=1)
-        check_rows(config, parts.mesh)
+        checked_family(config)
+        parts = build_parts(config, total_steps=1)
+        check_mesh(config, parts)
     except RunError as error:
         return Finding(Level.FAILURE, what, str(error), "Change it, or take other machines."), Needs(None, None)
     shape = " ".join(f"{axis}={size}" for axis, size in parts.mesh.shape.items())
@@ -150,9 +149,8 @@ def _fits(config: Config, processes: int) -> tuple[Finding, Needs]:
 
 def _loader_bytes(config: Config, parts: Parts, processes: int) -> int:
     """Of one process and those that read data for it: batches that are read ahead, images that are kept."""
-    how, size = reading(config), parts.spec.model.image_size
-    row = config.data.row_tokens * _TOKEN_BYTES + config.data.image_slots * size * size * 3
-    batch = ceil(config.train.batch_rows / processes) * row
+    how, shapes = reading(config), parts.family.batch_shapes(config, parts.spec)
+    batch = _bytes(shapes) // processes
     ahead = max(how.ahead, how.threads) + 1
     return max(1, how.workers) * (ahead * batch + how.image_cache_bytes) + how.workers * _WORKER_BYTES
 

@@ -29,12 +29,15 @@ from biomedgpt_jax.eval.summary import summarise
 from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs.biomedgpt_spec import holds_biomedgpt
 from biomedgpt_jax.verbs.cluster import define_processes, join_processes
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
+from biomedgpt_jax.verbs.family import Scorer
 from biomedgpt_jax.verbs.features import open_features
-from biomedgpt_jax.verbs.loaded_model import define_model, load_model
+from biomedgpt_jax.verbs.loaded_model import LoadedModel, define_model, load_model
 from biomedgpt_jax.verbs.page_content import evaluation_page
+from biomedgpt_jax.verbs.pair_asking import pair_scorer
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.scoring import scorers, split_questions
 
@@ -82,6 +85,17 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _ask(values: flags.FlagValues, config: Config, chosen: Protocol, out: Path) -> None:
+    folder = Path(values.model)
+    loaded, scorer = (
+        pair_scorer(folder, values.step, config, chosen) if holds_biomedgpt(folder) else _packed(values, config, chosen)
+    )
+    facts = {"model": loaded.name, "model_hash": tree_hash(leaf_records(loaded.params)), "dtype": config.dtype}
+    out.mkdir(parents=True, exist_ok=True)  # refused before the questions are asked, not after
+    with progress() as advance, jax.set_mesh(loaded.mesh):
+        scorer(loaded.model, loaded.params, out, facts, advance)
+
+
+def _packed(values: flags.FlagValues, config: Config, chosen: Protocol) -> tuple[LoadedModel, Scorer]:
     loaded = load_model(
         Path(values.model), values.step, config.dtype, template=values.template, geometry=values.geometry
     )
@@ -101,10 +115,7 @@ def _ask(values: flags.FlagValues, config: Config, chosen: Protocol, out: Path) 
         max_new_tokens=config.max_new_tokens,
         features=features,
     )
-    facts = {"model": loaded.name, "model_hash": tree_hash(leaf_records(loaded.params)), "dtype": config.dtype}
-    out.mkdir(parents=True, exist_ok=True)  # refused before the questions are asked, not after
-    with progress() as advance, jax.set_mesh(loaded.mesh):
-        scorer(loaded.model, loaded.params, out, facts, advance)
+    return loaded, scorer
 
 
 def _rescore(folder: str, config: Config, chosen: Protocol, out: Path) -> None:

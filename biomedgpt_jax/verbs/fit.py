@@ -25,23 +25,19 @@ from biomedgpt_jax.core.placing import BATCH_AXES
 from biomedgpt_jax.core.sharding import MeshShape, mesh_sizes
 from biomedgpt_jax.core.sharding import spec as partition
 from biomedgpt_jax.core.topology import Topology, parse
-from biomedgpt_jax.data.batches import RowShape, empty_batch
-from biomedgpt_jax.models.flops import train_flops
 from biomedgpt_jax.plan.cache import compile_once, default_folder
 from biomedgpt_jax.plan.compile import Shapes, lower_step
-from biomedgpt_jax.plan.prediction import Prediction, Workload, predict, prediction_json
+from biomedgpt_jax.plan.prediction import Prediction, predict, prediction_json
 from biomedgpt_jax.plan.report import print_prediction, print_search
 from biomedgpt_jax.plan.search import Candidate, Tried, candidates, search, tried_json
 from biomedgpt_jax.plan.target import target_devices
-from biomedgpt_jax.train.ledger import make_ledger
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
-from biomedgpt_jax.verbs.features import feature_shape
-from biomedgpt_jax.verbs.model_spec import REMAT, ModelSpec, lookup, spec_from_config
+from biomedgpt_jax.verbs.families import family_of, training_config
+from biomedgpt_jax.verbs.model_spec import REMAT, lookup
 from biomedgpt_jax.verbs.progress import progress
-from biomedgpt_jax.verbs.train import SECTIONS, Parts, build_parts, step_settings
-from biomedgpt_jax.verbs.training_checks import check_rows, check_settings
+from biomedgpt_jax.verbs.train import Parts, build_parts, check_mesh, checked_family, step_settings
 
 EXAMPLE = "biomedgpt fit --config=configs/llama3_med.py:stage=2 --topology=v5e-64"
 
@@ -59,9 +55,9 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    config = command_line.require_config(values, EXAMPLE, SECTIONS)
+    config = training_config(values, EXAMPLE)
     topology = parse(command_line.require(values, "topology", EXAMPLE))
-    check_settings(config)
+    checked_family(config)
     console, cache = make_console(), Path(values.cache)
     if values.search:
         tried = _search(config, topology, cache, values, console)
@@ -83,17 +79,16 @@ def fit(config: Config, topology: Topology, cache: Path) -> Prediction:
     Raises:
         UsageError: settings that do not fit each other or the topology. RunError: no compiler for it.
     """
-    devices = target_devices(topology)
-    spec = spec_from_config(config)
-    parts = build_parts(config, spec, total_steps=1, devices=devices)
-    check_rows(config, parts.mesh)
-    shapes, settings = batch_shapes(config, spec), step_settings(config, spec)
+    parts = build_parts(config, total_steps=1, devices=target_devices(topology))
+    check_mesh(config, parts)
+    family, spec = parts.family, parts.spec
+    shapes, settings = family.batch_shapes(config, spec), step_settings(config, parts, family.objective(config, spec))
     lowered = lower_step(parts.model, parts.optimizer, settings, parts.abstract, parts.mesh, shapes)
-    ledger = make_ledger(parts.abstract, parts.optimizer)
+    ledger = parts.ledger()
     return predict(
         compile_once(lowered, topology, cache),
         topology,
-        workload(config, spec, parts),
+        family.workload(config, spec, parts.is_trainable),
         parameters=ledger.parameter_bytes_per_device,
         optimizer=ledger.optimizer_bytes_per_device,
         batch=_batch_bytes(shapes, parts),
@@ -128,8 +123,9 @@ def _search(config: Config, topology: Topology, cache: Path, values: flags.FlagV
         mesh_sizes(replace(base, data=data, fsdp=-1, tensor=number), topology.devices)
         for number in _numbers("search_tensor", values.search_tensor)
     ]
+    part = family_of(config).remat_part
     for name in values.search_remat:
-        lookup("model.remat.decoder", name, REMAT)
+        lookup(f"model.remat.{part}", name, REMAT)
     rows = _numbers("search_rows", values.search_rows)
     tries = list(candidates(meshes, values.search_remat, rows, config.train.batch_rows))
     end = monotonic() + 60 * values.search_minutes
@@ -137,7 +133,7 @@ def _search(config: Config, topology: Topology, cache: Path, values: flags.FlagV
     def evaluate(candidate: Candidate) -> Prediction:
         chosen = config.copy_and_resolve_references()
         chosen.mesh = ConfigDict(asdict(candidate.mesh))
-        chosen.model.remat.decoder = candidate.remat
+        chosen.model.remat[part] = candidate.remat
         chosen.train.batch_rows, chosen.train.accumulate = candidate.rows, candidate.accumulate
         return fit(chosen, topology, cache)
 
@@ -154,33 +150,6 @@ def _numbers(flag: str, texts: Sequence[str]) -> list[int]:
     if not all(text.isdecimal() and int(text) > 0 for text in texts):
         raise UsageError(f"--{flag}={','.join(texts)}: expected whole numbers more than 0, with commas between.")
     return [int(text) for text in texts]
-
-
-def batch_shapes(config: Config, spec: ModelSpec) -> Shapes:
-    """Of the global batch, as the data pipeline makes it."""
-    size = spec.model.image_size
-    features = feature_shape(spec, config.model.compute_dtype) if config.data.features else None
-    row = RowShape(
-        config.data.row_tokens, config.data.image_slots, spec.model.tokens_per_image, (size, size), 0, features
-    )
-    one = empty_batch(1, row, max_samples=1)
-    del one["samples"]
-    rows = config.train.batch_rows
-    return {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype) for name, array in one.items()}
-
-
-def workload(config: Config, spec: ModelSpec, parts: Parts) -> Workload:
-    rows = config.train.batch_rows
-    tokens, images = rows * config.data.row_tokens, rows * config.data.image_slots
-    flops = train_flops(
-        spec.model,
-        parts.is_trainable,
-        row_tokens=config.data.row_tokens,
-        lora=spec.lora,
-        run_tower=not config.data.features,
-    )
-    seen = images * flops.per_image
-    return Workload(tokens, images, tokens * flops.per_token + seen, tokens * flops.per_token_causal + seen)
 
 
 def _batch_bytes(shapes: Shapes, parts: Parts) -> int:

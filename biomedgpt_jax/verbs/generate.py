@@ -17,15 +17,18 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.rows import BadRow, ImageBytes
 from biomedgpt_jax.data.source import Sample, Turn
 from biomedgpt_jax.eval.decode import Sampling
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.asking import Manner, make_prompt, written
+from biomedgpt_jax.verbs.biomedgpt_spec import TASKS, holds_biomedgpt
 from biomedgpt_jax.verbs.chat import Conversation, chat
 from biomedgpt_jax.verbs.loaded_model import LoadedModel, define_model, load_model
+from biomedgpt_jax.verbs.loaded_pairs import load_pairs
 from biomedgpt_jax.verbs.model_spec import DTYPES, image_transform
+from biomedgpt_jax.verbs.pair_asking import PairManner, answer_pair_rows
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.question_rows import Asked, answer_rows, read_questions, write_rows
 
@@ -49,6 +52,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_float("top_p", 1.0, "Keep the likeliest words of this total.", flag_values=values)
     flags.DEFINE_integer("top_k", 0, "Keep so many words; 0: all.", flag_values=values)
     flags.DEFINE_integer("seed", 0, "For sampling.", flag_values=values)
+    flags.DEFINE_enum("task", None, list(TASKS), "BiomedGPT: how a question is put.", flag_values=values)
+    flags.DEFINE_integer("image_size", 0, "BiomedGPT: pixels, if not as the folder says.", flag_values=values)
+    flags.DEFINE_bool("open", False, "BiomedGPT: any words, not its closed list.", flag_values=values)
     flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of the weights.", flag_values=values)
 
 
@@ -70,6 +76,9 @@ def run(values: flags.FlagValues) -> None:
         key=jax.random.key(values.seed),
     )
     rows = _rows(values)
+    if holds_biomedgpt(folder):
+        _answer_pairs(values, folder, rows, manner.sampling)
+        return
     loaded = load_model(folder, values.step, values.dtype, template=values.template, geometry=values.geometry)
     if values.chat:
         chat(Conversation(loaded, manner))
@@ -80,6 +89,24 @@ def run(values: flags.FlagValues) -> None:
             write_rows(
                 answer_rows(loaded, rows, manner, values.batch_rows, advance), Path(values.out) if values.out else None
             )
+
+
+def _answer_pairs(values: flags.FlagValues, folder: Path, rows: list[Asked | BadRow], sampling: Sampling) -> None:
+    if values.chat:
+        raise UsageError("--chat: a BiomedGPT answers single questions; use --question or --questions.")
+    said = {"task": values.task} if values.task else {}
+    said |= {"image_size": values.image_size} if values.image_size else {}
+    loaded = load_pairs(folder, values.step, values.dtype, said, "")
+    manner = PairManner(sampling, values.max_new_tokens, values.open, jax.random.key(values.seed))
+    with progress() as advance:
+        answered = answer_pair_rows(loaded, rows, manner, values.batch_rows, advance)
+        if len(rows) > 1 or values.questions or values.out:
+            write_rows(answered, Path(values.out) if values.out else None)
+            return
+        (row,) = answered
+    if "error" in row:
+        raise RunError(row["error"])
+    print(row["answer"])
 
 
 def _rows(values: flags.FlagValues) -> list[Asked | BadRow]:

@@ -24,14 +24,13 @@ from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig
 from biomedgpt_jax.verbs.command_line import suggest
 from biomedgpt_jax.verbs.model_spec import (
     DTYPES,
-    FILE,
     ModelSpec,
     build_model,
     imported_spec,
     lookup,
     read_asking,
-    read_spec,
 )
+from biomedgpt_jax.verbs.spec_file import FILE, read_spec
 from biomedgpt_jax.verbs.starting_weights import placed
 from biomedgpt_jax.verbs.training_data import TOKENIZER
 
@@ -107,7 +106,7 @@ def _find(folder: Path, step: int | None) -> _Found:
 
 
 def _of_run(folder: Path, step: int | None) -> _Found:
-    spec, source = read_spec(folder), from_run(folder, step=step)
+    spec, source = read_spec(folder, ModelSpec), from_run(folder, step=step)
     return _Found(source.name, spec, source.load, folder / TOKENIZER)
 
 

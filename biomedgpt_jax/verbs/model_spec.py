@@ -1,4 +1,4 @@
-"""What a model folder says of itself (model.json): enough to build the model, ask it, and export it."""
+"""The specification of a Llama3-Med: enough to build the model, ask it, and export it."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 
 from biomedgpt_jax.checkpoint.weights import TABLE, weights_table
 from biomedgpt_jax.convert.processing import ASKING
-from biomedgpt_jax.core.config_json import from_json, to_json
+from biomedgpt_jax.core.config_json import from_json
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.core.lora import BaseWeights, Lora
 from biomedgpt_jax.core.module import Remat
@@ -30,7 +30,6 @@ from biomedgpt_jax.models.vision import VisionConfig, feature_widths
 from biomedgpt_jax.models.vit import Features, Positions, VitConfig
 from biomedgpt_jax.verbs.command_line import Config, suggest
 
-FILE = "model.json"
 LORA_BASES = {"bfloat16": BaseWeights.FLOAT, "int8": BaseWeights.INT8, "nf4": BaseWeights.NF4}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REMAT = {policy.value: policy for policy in Remat}
@@ -92,22 +91,6 @@ def read_asking(folder: Path) -> dict[str, str]:
         return {key: str(content[key]) for key in ("template", "geometry")}
     except (ValueError, TypeError, KeyError) as error:
         raise RunError(f"{file}: expected a template and a geometry ({error!r}). Export the model again.") from error
-
-
-def write_spec(folder: Path, spec: ModelSpec) -> None:
-    (folder / FILE).write_text(json.dumps(to_json(spec), indent=1) + "\n")
-
-
-def read_spec(folder: Path) -> ModelSpec:
-    """Raises RunError where the folder is no run, or its file is damaged or of another version."""
-    path = folder / FILE
-    if not path.exists():
-        raise RunError(f"{folder} is not the workdir of a run: it has no {FILE}.")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise RunError(f"{path} is not JSON ({error}). Copy it again from where the run was made.") from error
-    return from_json(ModelSpec, content, str(path))
 
 
 def remat_from_config(config: Config) -> PartRemat:

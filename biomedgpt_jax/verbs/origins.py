@@ -5,6 +5,7 @@ of an earlier stage come along.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from biomedgpt_jax.checkpoint.weights import weights_table
@@ -18,9 +19,13 @@ FILE = "origins.json"
 EARLIER = " of an earlier stage"
 
 
-def write_origins(workdir: Path, config: Config) -> None:
-    """Records the origins of a run that begins; paths of this machine stay out."""
-    (workdir / FILE).write_text(json.dumps([to_json(origin) for origin in _found(config)], indent=1) + "\n")
+def write_origins(workdir: Path, config: Config, weights: Mapping[str, str]) -> None:
+    """Records the origins of a run that begins; paths of this machine stay out.
+
+    Args:
+        weights: role -> folder; names that are no folders are no origins.
+    """
+    (workdir / FILE).write_text(json.dumps([to_json(origin) for origin in _found(config, weights)], indent=1) + "\n")
 
 
 def read_origins(workdir: Path) -> tuple[Origin, ...]:
@@ -39,14 +44,8 @@ def read_origins(workdir: Path) -> tuple[Origin, ...]:
     return tuple(from_json(Origin, each, str(file)) for each in content)
 
 
-def _found(config: Config) -> list[Origin]:
+def _found(config: Config, weights: Mapping[str, str]) -> list[Origin]:
     earlier = read_origins(Path(config.init.run)) if config.init.run else ()
-    weights = {
-        "whole model": config.init.get("weights", ""),
-        "vision tower": config.model.tower,
-        "second vision tower": config.model.second_tower,
-        "decoder": config.model.decoder,
-    }
     found = [_of_weights(Path(name), role) for role, name in weights.items() if name and Path(name).is_dir()]
     found += [_of_data(Path(name)) for name in config.data.paths]
     found += [_earlier(origin) for origin in earlier]

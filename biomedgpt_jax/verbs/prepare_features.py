@@ -23,11 +23,12 @@ from biomedgpt_jax.models.vision import make_encoder
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
+from biomedgpt_jax.verbs.families import family_of, training_config
 from biomedgpt_jax.verbs.features import feature_key, feature_shape, refuse_trained_tower
+from biomedgpt_jax.verbs.llama3_med import LLAMA3_MED
 from biomedgpt_jax.verbs.model_spec import DTYPES, ModelSpec, image_transform, spec_from_config
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.starting_weights import start_tower
-from biomedgpt_jax.verbs.train import SECTIONS
 
 EXAMPLE = (
     "biomedgpt prepare --features --out=data/vqa_rad.features --config=configs/llama3_med.py:stage=1,data=data/vqa_rad"
@@ -37,7 +38,7 @@ THREADS = 4  # that decode images
 
 
 def run(values: flags.FlagValues) -> None:
-    config = command_line.require_config(values, EXAMPLE, SECTIONS)
+    config = training_config(values, EXAMPLE)
     prepare_features(config, Path(command_line.require(values, "out", EXAMPLE)))
 
 
@@ -48,6 +49,8 @@ def prepare_features(config: Config, out: Path) -> None:
         UsageError: no data, or a tower that is trained. DataError: `out` holds features of another key, or an image
             can't be read.
     """
+    if family_of(config) is not LLAMA3_MED:
+        raise UsageError(f"config.family = {config.family!r}: it has no tower that stays as it is. Train from images.")
     spec = spec_from_config(config)
     refuse_trained_tower(config)
     paths = list(dict.fromkeys([*config.data.paths, *config.eval.paths]))

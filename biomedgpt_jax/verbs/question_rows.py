@@ -68,9 +68,9 @@ def answer_rows(
         for row, prompt in zip(part, prompts, strict=True):
             if isinstance(prompt, Prompt):
                 answer = next(said)
-                yield {**_facts(row), "answer": answer.text, "truncated": answer.truncated}
+                yield {**row_facts(row), "answer": answer.text, "truncated": answer.truncated}
             else:
-                yield {**_facts(row), "error": prompt}
+                yield {**row_facts(row), "error": prompt}
         advance("answer", min(first + batch_rows, len(rows)), len(rows))
 
 
@@ -129,7 +129,7 @@ def _prompt(loaded: LoadedModel, row: Asked | BadRow, manner: Manner) -> Prompt 
         return str(error)
 
 
-def _facts(row: Asked | BadRow) -> dict[str, Any]:
+def row_facts(row: Asked | BadRow) -> dict[str, Any]:
     if isinstance(row, BadRow):
         return {"row": row.row}
     return {"id": row.id, "images": [image.name for image in row.images], "question": row.question}

@@ -23,7 +23,7 @@ from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
-from biomedgpt_jax.verbs.model_spec import build_model, read_spec
+from biomedgpt_jax.verbs.model_spec import ModelSpec, build_model
 from biomedgpt_jax.verbs.page_content import (
     data_facts,
     describe,
@@ -34,6 +34,7 @@ from biomedgpt_jax.verbs.page_content import (
     shown_samples,
     task_name,
 )
+from biomedgpt_jax.verbs.spec_file import read_spec
 
 EXAMPLE = "biomedgpt report --runs=runs/stage1,runs/stage2 --out=runs/report.html"
 
@@ -67,7 +68,7 @@ def make_page(runs: list[Path], export: Path | None, required: tuple[str, float]
     config = json.loads((runs[-1] / "config.json").read_text())
     before, after = _evaluation(runs[0], first=True), _evaluation(runs[-1], first=False)
     data = Path(config["data"]["paths"][0])
-    spec = read_spec(runs[-1])
+    spec = read_spec(runs[-1], ModelSpec)
     model = build_model(spec, compute_dtype="float32", remat=NO_REMAT)
     return RunPage(
         title="Llama3-Med, trained, scored and exported",

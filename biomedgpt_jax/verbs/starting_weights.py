@@ -14,7 +14,8 @@ from biomedgpt_jax.core.sharding import shardings
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.models.llama3_med import NO_REMAT, add_lora, make_llama3_med
 from biomedgpt_jax.verbs.command_line import Config
-from biomedgpt_jax.verbs.model_spec import DTYPES, ModelSpec, lookup, read_spec, remat_from_config
+from biomedgpt_jax.verbs.model_spec import DTYPES, ModelSpec, lookup, remat_from_config
+from biomedgpt_jax.verbs.spec_file import read_spec
 
 PARTS = ("tower", "connector", "decoder")
 
@@ -42,7 +43,7 @@ def start_params(config: Config, spec: ModelSpec, mesh: Mesh, say: Callable[[str
         key=key,
         may_be_fresh=lambda path: path.split("/", 1)[0] in tuple(config.init.random),
     )
-    for line in _summary(origin):
+    for line in summary(origin):
         say(line)
     lora = spec.lora
     if lora is None:
@@ -126,7 +127,7 @@ def _of_tower(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
 
 def _earlier_run(folder: Path, mesh: Mesh) -> Source:
     """A run's parameters; adapters are merged, so that the next stage begins with plain weights."""
-    source, spec = from_run(folder), read_spec(folder)
+    source, spec = from_run(folder), read_spec(folder, ModelSpec)
     lora = spec.lora
     if lora is None:
         return source
@@ -142,7 +143,7 @@ def _earlier_run(folder: Path, mesh: Mesh) -> Source:
     return Source(f"{source.name}, adapters merged", {path: leaf.shape for path, leaf in leaves.items()}, load, {})
 
 
-def _summary(origin: dict[str, str]) -> list[str]:
+def summary(origin: dict[str, str]) -> list[str]:
     """One line per part and origin: "tower: weights/h-optimus-0 (512 arrays)"."""
     counts: dict[tuple[str, str], int] = {}
     for path, name in origin.items():

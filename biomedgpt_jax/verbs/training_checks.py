@@ -1,7 +1,7 @@
 """What can be wrong with the call of a training, found before any data is read."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ from biomedgpt_jax.core.partition import leaf_paths
 from biomedgpt_jax.core.sharding import MeshShape, nearest
 from biomedgpt_jax.train.optim import OptimConfig
 from biomedgpt_jax.verbs.command_line import Config
-from biomedgpt_jax.verbs.model_spec import ModelSpec, read_spec
+from biomedgpt_jax.verbs.spec_file import read_spec
 
 # Sections whose keys become the fields of a class, and fields that come from elsewhere.
 _FIELDS = {"mesh": (MeshShape, ()), "optim": (OptimConfig, ("total_steps",))}
 _COUNTS = (
     *("train.batch_rows", "train.accumulate", "train.epochs", "train.loss_chunk", "train.save_every"),
-    *("train.log_every", "train.keep", "data.row_tokens", "eval.batch_rows", "eval.max_new_tokens"),
+    *("train.log_every", "train.keep", "eval.batch_rows", "eval.max_new_tokens"),
 )
-_NOT_NEGATIVE = "optim.learning_rate", "optim.weight_decay", "seed", "data.workers", "data.threads", "data.image_slots"
-_POSITIVE = "optim.eps", "optim.clip_norm", "lora.rank", "lora.alpha", "lora.tile"
-_SHARES = "optim.b1", "optim.b2"
+_NOT_NEGATIVE = "optim.learning_rate", "optim.weight_decay", "seed", "data.workers", "data.threads"
+_POSITIVE = "optim.eps", "optim.clip_norm"
+_SHARES = "optim.b1", "optim.b2", "train.average_decay"
 
 
 def begun(workdir: Path) -> bool:
@@ -33,9 +33,9 @@ def begun(workdir: Path) -> bool:
     return checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())
 
 
-def check_same_model(workdir: Path, spec: ModelSpec) -> None:
+def check_same_model(workdir: Path, spec: Any) -> None:
     """Raises UsageError where the run in `workdir` is of another model, naming what differs."""
-    saved, asked = (leaf_paths(to_json(each)) for each in (read_spec(workdir), spec))
+    saved, asked = (leaf_paths(to_json(each)) for each in (read_spec(workdir, type(spec)), spec))
     other = [key for key in sorted({*saved, *asked}) if saved.get(key) != asked.get(key)]
     if other:
         shown = "; ".join(f"{key}: expected {saved.get(key)!r}, found {asked.get(key)!r}" for key in other[:5])
@@ -55,35 +55,60 @@ def check_settings(config: Config) -> None:
                 f"config.{section}: {said} {', '.join(sorted(expected - found or found - expected))}; "
                 f"expected {', '.join(sorted(expected))}."
             )
-    for key in _COUNTS:
-        _check_number(key, _value(config, key), "1 or more", lambda number: number >= 1)
-    for key in _NOT_NEGATIVE:
-        _check_number(key, _value(config, key), "0 or more", lambda number: number >= 0)
-    for key in _POSITIVE:
-        _check_number(key, _value(config, key), "more than 0", lambda number: number > 0)
-    for key in _SHARES:
-        _check_number(key, _value(config, key), "from 0 to below 1", lambda number: 0 <= number < 1)
+    check_counts(config, _COUNTS)
+    check_not_negative(config, _NOT_NEGATIVE)
+    check_positive(config, _POSITIVE)
+    check_shares(config, _SHARES)
     _check_number("optim.warmup_ratio", config.optim.warmup_ratio, "from 0 to 1", lambda number: 0 <= number <= 1)
     for group, rate in config.optim.group_rates.items():
         _check_number(f"optim.group_rates.{group}", rate, "0 or more", lambda number: number >= 0)
-    if not config.model.scales:
-        raise UsageError("config.model.scales is empty: expected at least one size in pixels.")
     for weight in config.data.weights:
         _check_number("data.weights", weight, "numbers more than 0", lambda number: number > 0)
 
 
+def check_model_settings(config: Config) -> None:
+    """The same for the settings of a Llama3-Med."""
+    check_counts(config, ("data.row_tokens",))
+    check_not_negative(config, ("data.image_slots",))
+    check_positive(config, ("lora.rank", "lora.alpha", "lora.tile"))
+    if not config.model.scales:
+        raise UsageError("config.model.scales is empty: expected at least one size in pixels.")
+
+
+def check_counts(config: Config, keys: Iterable[str]) -> None:
+    """Raises UsageError for a setting that is no number of 1 or more."""
+    for key in keys:
+        _check_number(key, _value(config, key), "1 or more", lambda number: number >= 1)
+
+
+def check_not_negative(config: Config, keys: Iterable[str]) -> None:
+    for key in keys:
+        _check_number(key, _value(config, key), "0 or more", lambda number: number >= 0)
+
+
+def check_positive(config: Config, keys: Iterable[str]) -> None:
+    for key in keys:
+        _check_number(key, _value(config, key), "more than 0", lambda number: number > 0)
+
+
+def check_shares(config: Config, keys: Iterable[str]) -> None:
+    for key in keys:
+        _check_number(key, _value(config, key), "from 0 to below 1", lambda number: 0 <= number < 1)
+
+
 def check_rows(config: Config, mesh: Mesh) -> None:
-    """Raises UsageError for rows that do not divide over devices and micro-batches, or tokens over devices."""
-    train, data, sizes = config.train, config.data, mesh.shape
+    """Raises UsageError for rows that do not divide over devices and micro-batches."""
+    train, sizes = config.train, mesh.shape
     shards = f"mesh data={sizes['data']} * fsdp={sizes['fsdp']} * train.accumulate={train.accumulate}"
-    for key, found, parts, what in (
-        ("train.batch_rows", train.batch_rows, sizes["data"] * sizes["fsdp"] * train.accumulate, shards),
-        ("data.row_tokens", data.row_tokens, sizes["context"], f"mesh context={sizes['context']}"),
-    ):
-        if found % parts:
-            below = found // parts * parts
-            fitting = nearest(found, [size for size in (below, below + parts) if size])
-            raise UsageError(f"config.{key} = {found} does not divide by {parts}, {what}; nearest that fit: {fitting}.")
+    check_divides("train.batch_rows", train.batch_rows, sizes["data"] * sizes["fsdp"] * train.accumulate, shards)
+
+
+def check_divides(key: str, found: int, parts: int, what: str) -> None:
+    """Raises UsageError where a setting is no multiple of `parts`, which is called `what`."""
+    if found % parts:
+        below = found // parts * parts
+        fitting = nearest(found, [size for size in (below, below + parts) if size])
+        raise UsageError(f"config.{key} = {found} does not divide by {parts}, {what}; nearest that fit: {fitting}.")
 
 
 def _value(config: Config, key: str) -> Any:

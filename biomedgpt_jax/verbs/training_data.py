@@ -1,7 +1,7 @@
 """A run's tokenizer and training data, from its configuration."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from biomedgpt_jax.core.errors import UsageError
@@ -31,8 +31,11 @@ def splits(config: Config) -> list[PreparedSplit]:
     return [PreparedSplit(path, config.data.split) for path in config.data.paths]
 
 
-def run_tokenizer(config: Config, workdir: Path) -> Tokenizer:
+def run_tokenizer(config: Config, workdir: Path, first: Callable[[Config, Path], Tokenizer] | None = None) -> Tokenizer:
     """The tokenizer of the run, kept in its workdir: on resume it is the one that it began with.
+
+    Args:
+        first: finds that of a new run, which may write into the workdir; None: as a Llama3-Med's.
 
     Raises:
         UsageError: the configuration names none.
@@ -40,7 +43,7 @@ def run_tokenizer(config: Config, workdir: Path) -> Tokenizer:
     kept = workdir / TOKENIZER
     if begun(workdir):
         return load_tokenizer(kept)
-    tokenizer = _first_tokenizer(config, workdir)
+    tokenizer = (first or _first_tokenizer)(config, workdir)
     if kept.resolve() not in {file.resolve().parent for file in tokenizer.files}:
         # A call that failed before its first checkpoint may have left one of other settings.
         shutil.rmtree(kept, ignore_errors=True)

@@ -1,0 +1,112 @@
+"""A BiomedGPT read from disk, ready to be asked: a run's, or an imported one."""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from biomedgpt_jax.checkpoint.start import from_run, from_weights
+from biomedgpt_jax.convert.processing import ASKING
+from biomedgpt_jax.core.errors import RunError, UsageError
+from biomedgpt_jax.core.module import Remat
+from biomedgpt_jax.core.sharding import MeshShape, make_mesh
+from biomedgpt_jax.core.types import ModelFns, Params
+from biomedgpt_jax.data.answer_lists import listed_answers
+from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
+from biomedgpt_jax.data.tokenizers import load_tokenizer
+from biomedgpt_jax.verbs.biomedgpt_spec import PIXELS, STILL, TASKS, BiomedGptSpec, build_model, imported_config
+from biomedgpt_jax.verbs.model_spec import DTYPES, lookup
+from biomedgpt_jax.verbs.pair_data import Answers, checked_tokenizer, kept_answers
+from biomedgpt_jax.verbs.spec_file import FILE, read_spec
+from biomedgpt_jax.verbs.starting_weights import placed
+from biomedgpt_jax.verbs.training_data import TOKENIZER
+
+# How a model is asked whose folder does not say it, but for the image size: as the official VQA.
+UNSAID = {
+    "pixels": "half",
+    "geometry": "resize",
+    "task": "",
+    "classified": (),
+    "words": "",
+    "hint": "",
+    "lower_answers": True,
+    "source_tokens": 512,
+    "target_tokens": 512,
+}
+
+
+@dataclass(frozen=True)
+class LoadedPairs:
+    name: str  # folder, and step of a run
+    spec: BiomedGptSpec
+    model: ModelFns
+    params: Params
+    tokenizer: BiomedGptTokens
+    answers: Answers  # the closed list that it was trained on; () of open answers
+    mesh: Mesh
+
+
+def load_pairs(folder: Path, step: int | None, dtype: str, said: dict[str, Any], answers_file: str) -> LoadedPairs:
+    """All parameters in `dtype`, over all local devices.
+
+    Args:
+        said: fields of the specification that overrule what the folder says.
+        answers_file: a closed list in the place of the folder's; "": the folder's.
+
+    Raises:
+        RunError: the folder is damaged. UsageError: neither it nor the call says the image size, or a name is none.
+    """
+    if (folder / FILE).is_file():
+        spec, source, tokens = read_spec(folder, BiomedGptSpec), from_run(folder, step=step), folder / TOKENIZER
+        spec = _with(spec, said)
+    elif step is not None:
+        raise UsageError(f"--step={step}: {folder} is not the workdir of a run, so it has no steps.")
+    else:
+        spec, source, tokens = _imported_spec(folder, said), from_weights(folder), folder
+    tokenizer = checked_tokenizer(load_tokenizer(tokens), spec, tokens)
+    answers = kept_answers(folder)
+    if answers_file:
+        answers = tuple(listed_answers(answers_file, tokenizer, spec.lower_answers))
+    model = build_model(spec, compute_dtype=dtype, remat=Remat.NONE, learning=STILL)
+    mesh = make_mesh(MeshShape(data=1, fsdp=-1, tensor=1, context=1))
+    kind = lookup("dtype", dtype, DTYPES)
+
+    def cast(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        # Running statistics stay as exact as they were kept.
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return jax.ShapeDtypeStruct(
+            leaf.shape, jnp.float32 if model.is_statistic(name) else kind, sharding=leaf.sharding
+        )
+
+    expected = jax.tree_util.tree_map_with_path(cast, placed(model, mesh))
+    return LoadedPairs(source.name, spec, model, source.load(expected), tokenizer, answers, mesh)
+
+
+def _imported_spec(folder: Path, said: dict[str, Any]) -> BiomedGptSpec:
+    """What an export of ours states, and where it is silent `said`, and then the official way."""
+    file, stated = folder / ASKING, {}
+    if file.is_file():
+        try:
+            content = json.loads(file.read_bytes())
+            stated = {name: content[name] for name in (*UNSAID, "image_size") if name in content}
+            stated["classified"] = tuple(stated.get("classified", ()))
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{file}: expected how the model is asked ({error}). Export it again.") from error
+    asking = UNSAID | stated | said
+    if "image_size" not in asking:
+        raise UsageError(
+            f"{folder} does not say at which size pictures are shown, and a wrong one spoils the answers: give "
+            "image_size (256, 384 and 480 are the published ones)."
+        )
+    return _with(BiomedGptSpec(model=imported_config(folder), **asking), {})
+
+
+def _with(spec: BiomedGptSpec, said: dict[str, Any]) -> BiomedGptSpec:
+    changed = BiomedGptSpec(**{field.name: said.get(field.name, getattr(spec, field.name)) for field in fields(spec)})
+    lookup("task", changed.task, TASKS)
+    lookup("pixels", changed.pixels, PIXELS)
+    return changed

@@ -1,0 +1,128 @@
+"""How an encoder-decoder answers a batch of questions: greedily, with beams, or by scoring a closed list."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.core.types import ModelFns, Params
+from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
+from biomedgpt_jax.data.pair_batches import PairShape
+from biomedgpt_jax.data.pair_encoding import EncodedPair
+from biomedgpt_jax.data.trie import Trie, build_trie
+from biomedgpt_jax.eval.beam import Beams, beam_search
+from biomedgpt_jax.eval.candidates import plan_walk, score_answers
+from biomedgpt_jax.eval.decode import Decoded, Limits, Sampling, sample
+from biomedgpt_jax.eval.trie_decode import place_trie
+
+Batch = dict[str, np.ndarray]
+Answer = Callable[[Batch], Decoded]
+SOURCE_STEP, GIVEN_STEP = 64, 32  # lengths of prompts are rounded up to a multiple, so that few shapes are compiled
+WALKERS = 4  # rows of the cache for each source while a list is scored
+
+
+@dataclass(frozen=True)
+class Answering:
+    """`answers`: the closed list, ids that end with </s>; () is open. `key` is for sampling."""
+
+    method: str  # of METHODS
+    beams: Beams
+    sampling: Sampling
+    max_new_tokens: int
+    answers: tuple[tuple[int, ...], ...]
+    key: jax.Array
+
+    def described(self) -> dict[str, Any]:
+        """What a table of scores must say of it."""
+        said: dict[str, Any] = {"method": self.method, "max_new_tokens": self.max_new_tokens}
+        if self.method == "beam":
+            beams = self.beams
+            said |= {"beams": beams.beams, "length_penalty": beams.length_penalty, "no_repeat": beams.no_repeat}
+        return said | ({"closed_list": len(self.answers)} if self.answers else {})
+
+
+def answerer(model: ModelFns, params: Params, tokenizer: BiomedGptTokens, how: Answering) -> Answer:
+    """The function that answers a batch of prompts. Open answers are words: no image codes, bins or marks.
+
+    Raises:
+        RunError: a method that needs a list has none, or a list that the vocabulary does not have.
+    """
+    trie = build_trie(how.answers) if how.answers else None
+    return METHODS[how.method](_Asked(model, params, tokenizer, how, trie))
+
+
+def prompt_shapes(prompts: list[EncodedPair]) -> list[PairShape]:
+    """The few static shapes that hold all prompts."""
+
+    def up(length: int, step: int) -> int:
+        return -(-length // step) * step
+
+    return sorted({PairShape(up(len(p.source), SOURCE_STEP), up(1 + len(p.given), GIVEN_STEP)) for p in prompts})
+
+
+@dataclass(frozen=True)
+class _Asked:
+    model: ModelFns
+    params: Params
+    tokenizer: BiomedGptTokens
+    how: Answering
+    trie: Trie | None
+
+    def limits(self, batch: Batch) -> Limits:
+        most = max(self.how.max_new_tokens, self.trie.longest if self.trie else 0)
+        marks = range(self.tokenizer.pad_id + 1), range(self.tokenizer.eos_id + 1, self.tokenizer.words.start)
+        return Limits(
+            max_new_tokens=most,
+            stop_ids=(self.tokenizer.eos_id,),
+            cache_length=batch["tokens"].shape[1] + most,
+            vocab_limit=self.tokenizer.vocab_size,
+            barred=(*marks, range(self.tokenizer.mask_id, self.tokenizer.vocab_size)),
+        )
+
+    def table(self) -> Any:
+        if self.trie is None:
+            return None
+        return place_trie(self.trie, stop_ids=(self.tokenizer.eos_id,), vocab_size=self.tokenizer.vocab_size)
+
+
+def _sample(asked: _Asked) -> Answer:
+    table = asked.table()
+
+    def answer(batch: Batch) -> Decoded:
+        limits = asked.limits(batch)
+        return sample(asked.model, asked.params, batch, limits, asked.how.sampling, asked.how.key, table)
+
+    return answer
+
+
+def _beam(asked: _Asked) -> Answer:
+    table = asked.table()
+
+    def answer(batch: Batch) -> Decoded:
+        return beam_search(asked.model, asked.params, batch, asked.limits(batch), asked.how.beams, table).best
+
+    return answer
+
+
+def _candidates(asked: _Asked) -> Answer:
+    if asked.trie is None:
+        raise UsageError("The method `candidates` scores a closed list of answers, and there is none: name one.")
+    answers = asked.trie.answers
+    walk = plan_walk(asked.trie, walkers=WALKERS, vocab_size=asked.tokenizer.vocab_size)
+    table = np.zeros((len(answers), asked.trie.longest), np.int32)
+    lengths = np.array([len(answer) - 1 for answer in answers])  # without </s>
+    for row, answer in enumerate(answers):
+        table[row, : lengths[row]] = answer[:-1]
+
+    def answer(batch: Batch) -> Decoded:
+        length = batch["tokens"].shape[1] + walk.depth
+        best = score_answers(asked.model, asked.params, batch, walk, cache_length=length).argmax(axis=1)
+        return Decoded(table[best], lengths[best])
+
+    return answer
+
+
+METHODS: dict[str, Callable[[_Asked], Answer]] = {"sample": _sample, "beam": _beam, "candidates": _candidates}

@@ -1,0 +1,128 @@
+"""Ask an encoder-decoder the questions of prepared splits and score the answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.core.placing import local_rows
+from biomedgpt_jax.core.types import ModelFns, Params
+from biomedgpt_jax.data.batches import ImageReader
+from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
+from biomedgpt_jax.data.pair_batches import pair_prompt_batches
+from biomedgpt_jax.data.pair_encoding import encode_pair_prompt
+from biomedgpt_jax.data.source import PreparedSplit
+from biomedgpt_jax.eval.protocols import Protocol
+from biomedgpt_jax.eval.questions import Question
+from biomedgpt_jax.eval.runner import evaluate
+from biomedgpt_jax.eval.summary import Answered, Summary
+from biomedgpt_jax.models.biomedgpt_config import counted_parameters
+from biomedgpt_jax.verbs.biomedgpt_spec import BiomedGptSpec, pair_image
+from biomedgpt_jax.verbs.pair_answers import Answering, answerer, prompt_shapes
+from biomedgpt_jax.verbs.progress import Advance
+from biomedgpt_jax.verbs.scoring import split_questions
+from biomedgpt_jax.verbs.training_data import IMAGE_CACHE_BYTES
+
+
+@dataclass(frozen=True)
+class PairScorer:
+    """A split with its prompts, ready to be asked again and again. Baselines come from `train_questions`."""
+
+    spec: BiomedGptSpec
+    tokenizer: BiomedGptTokens
+    split: PreparedSplit
+    train_source: str
+    questions: tuple[Question, ...]
+    train_questions: tuple[Question, ...]
+    protocol: Protocol
+    batch_rows: int
+    how: Answering
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.split.directory.resolve().name}_{self.split.split}"
+
+    def __call__(
+        self, model: ModelFns, params: Params, folder: Path, facts: dict[str, Any], advance: Advance
+    ) -> tuple[Summary, list[Answered]]:
+        samples = self.split.samples(range(len(self.split)))
+        rules, limits = self.spec.rules, self.spec.limits
+        prompts = [encode_pair_prompt(sample, rules, self.tokenizer, limits) for sample in samples]
+        size = (self.spec.image_size, self.spec.image_size)
+        return evaluate(
+            pair_prompt_batches(
+                prompts,
+                self.split,
+                ImageReader(pair_image(self.spec), size, IMAGE_CACHE_BYTES),
+                prompt_shapes(prompts),
+                self.batch_rows,
+                pictured=self._pictured(),
+            ),
+            self.questions,
+            answerer(model, params, self.tokenizer, self.how),
+            self.tokenizer.decode,
+            self.protocol,
+            train=self.train_questions,
+            train_source=self.train_source,
+            folder=str(folder),
+            facts={**facts, **self._facts(model), "hinted": sum(prompt.hinted for prompt in prompts)},
+            progress=lambda done, total, _: advance(f"ask {self.split.name}", done, total),
+        )
+
+    def _pictured(self) -> range | None:
+        """The rows whose images this process reads. Raises UsageError where rows do not divide over the mesh."""
+        if jax.process_count() == 1:
+            return None
+        rows = local_rows(jax.sharding.get_mesh(), self.batch_rows)
+        return range(rows.start, rows.stop)
+
+    def _facts(self, model: ModelFns) -> dict[str, Any]:
+        """What an answer depends on besides weights and question."""
+        spec = self.spec
+        return {
+            "description": describe(spec, model),
+            "geometry": spec.geometry,
+            "task": spec.task or "as each sample says",
+            "hint": spec.hint or "none",
+            "decoding": self.how.described(),
+        }
+
+
+def pair_scorers(
+    spec: BiomedGptSpec,
+    tokenizer: BiomedGptTokens,
+    paths: Sequence[str],
+    split: str,
+    *,
+    train_split: str,
+    protocol: Protocol,
+    batch_rows: int,
+    how: Answering,
+) -> list[PairScorer]:
+    """One for each of `paths`, checked before anything is asked.
+
+    Raises:
+        UsageError: two sets of one name. DataError, RunError: a split that cannot be scored.
+    """
+    found = []
+    for path in paths:
+        asked, trained = PreparedSplit(path, split), PreparedSplit(path, train_split)
+        questions = split_questions(asked), split_questions(trained)
+        found.append(PairScorer(spec, tokenizer, asked, trained.name, *questions, protocol, batch_rows, how))
+    names = [scorer.folder_name for scorer in found]
+    if len(set(names)) < len(names):
+        raise UsageError(f"Two evaluation sets would write to one folder: {', '.join(names)}. Rename one of them.")
+    return found
+
+
+def describe(spec: BiomedGptSpec, model: ModelFns) -> str:
+    config = spec.model
+    counted = counted_parameters(config, jax.eval_shape(model.init, jax.random.key(0)))
+    return (
+        f"BiomedGPT with {counted:,} parameters: an encoder of {config.encoder_layers} and a decoder of "
+        f"{config.decoder_layers} layers of {config.width} channels, a ResNet stem of {config.stem_blocks} blocks at "
+        f"{spec.image_size} pixels."
+    )
