@@ -1,5 +1,6 @@
 """A pair of texts to token ids under token limits; a document is cut inside, so that its prompt stays whole."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,6 +41,8 @@ class EncodedPair:
     hole: bool = False  # the middle of the image is hidden
     codes: bool = False  # the target is image codes
     extra: bool = False  # of the second half of a pre-training step
+    # uint8 [h w 3] -> what the model sees of it, in its size; None: the whole picture as the run reads pictures
+    view: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def decoder_length(self) -> int:

@@ -15,10 +15,12 @@ from biomedgpt_jax.data.batches import NO_SAMPLE, HostBatch, ImageReader, ImageT
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
 from biomedgpt_jax.data.encoded_pairs import Pairs
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.images import decode_rgb
 from biomedgpt_jax.data.mixture import Mixture, Part
 from biomedgpt_jax.data.pair_batches import EOS, PairFields, PairShape, bucket_of, empty_pair_batch, fill_pair_row
 from biomedgpt_jax.data.pair_encoding import EncodedPair
 from biomedgpt_jax.data.pair_plan import PairPlan, plan_pairs
+from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tasks import Overflow
 from biomedgpt_jax.data.trie import Trie
 
@@ -172,7 +174,7 @@ class _Batches:
             pairs, within = data.mixture.locate(number)
             rng = np.random.default_rng((data.seed, int(plan.epochs[step, place]), number))
             pair = pairs.pair(within, rng)
-            picture = self._reader.read(pairs.split, pair.image) if pair.image >= 0 else None
+            picture = self._picture(pairs.split, pair) if pair.image >= 0 else None
             weight = pair.weight * (second if pair.extra else first)
             nodes = None if settings.trie is None else answer_nodes(settings.trie, pair)
             fill_pair_row(batch, row, pair, number, picture, weight=weight, answer_nodes=nodes)
@@ -181,6 +183,12 @@ class _Batches:
             if "patches_kept" in batch and settings.patches_kept and second and not pair.extra:
                 batch["patches_kept"][row] = settings.patches_kept
         return batch
+
+    def _picture(self, split: PreparedSplit, pair: EncodedPair) -> np.ndarray:
+        if pair.view is None:
+            return self._reader.read(split, pair.image)
+        name = f"{split.name}, image record {pair.image}"
+        return pair.view(decode_rgb(split.image(pair.image), (0, 0, 0), name))
 
     def _weights(self, step: int) -> tuple[float, float]:
         """Factors of the tokens of both halves of a pre-training step: the sum of two means, over the whole batch.

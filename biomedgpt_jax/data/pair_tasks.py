@@ -5,7 +5,7 @@ answering with a context, of trial matching and of instructions are ours: its re
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from biomedgpt_jax.data.errors import DataError
@@ -22,8 +22,8 @@ class PairTask(Enum):
     CAPTION = "caption"
     NLI = "nli"  # `meta.texts` holds both sentences
     TRIAL = "trial"  # `meta.texts` holds a patient's note and a trial's criteria
-    SUMMARY = "summary"  # the question is the document
-    QUESTION = "question"  # without an image; `meta.context` may hold what it is asked about
+    SUMMARY = "summary"  # `meta.document`, or else the question, is what is summarised
+    QUESTION = "question"  # without an image; `meta.context` may hold what `meta.question` is asked about
     INSTRUCTION = "instruction"
 
 
@@ -146,17 +146,21 @@ def _two_texts(sample: Sample, turn: Turn, words: Words, rules: PairRules) -> Pa
 
 
 def _summary(sample: Sample, turn: Turn, words: Words, rules: PairRules) -> PairText:
-    document = Document(" " + clean_caption(turn.question, words.source))
+    text = clean_caption(str(sample.meta.get("document", turn.question)), words.source)
+    if not text:
+        raise DataError(f"sample {sample.id}: the document is empty")
+    document = Document(" " + text)
     # No space in front: the published models learned it so.
     target = clean_caption(turn.answer, words.target)
     return PairText((' what is the summary of article "', document, ' "?'), target, Prefix.NOTHING)
 
 
 def _text_question(sample: Sample, turn: Turn, words: Words, rules: PairRules) -> PairText:
-    question, answer = _question(sample, turn, words), " " + _answer(turn, rules)
-    context = sample.meta.get("context")
+    answer, context = " " + _answer(turn, rules), sample.meta.get("context")
     if context is None:
-        return PairText((" " + question,), answer, Prefix.QUESTION)
+        return PairText((" " + _question(sample, turn, words),), answer, Prefix.QUESTION)
+    # The turn may hold the context too, worded for other models.
+    question = _question(sample, replace(turn, question=str(sample.meta.get("question", turn.question))), words)
     document = Document(" " + clean_caption(str(context), PUBLISHED_WORDS[PairTask.SUMMARY].source))
     return PairText((f' what is the answer to question " {question} " by article "', document, ' "?'),
                     answer, Prefix.NOTHING)  # fmt: skip

@@ -59,7 +59,7 @@ CASES = [
         ),
     ),
     (
-        sample("My Mother-in-law has a cough", "Cough: what helps?", (), task="summary"),
+        sample("Sum it up", "Cough: what helps?", (), task="summary", document="My Mother-in-law has a cough"),
         PairRules(),
         ('<s> what is the summary of article " my mother in law has a cough "?</s>', "", "cough: what helps?</s>"),
     ),
@@ -69,7 +69,7 @@ CASES = [
         ("<s> does it help?</s>", " does it help?", " maybe</s>"),
     ),
     (
-        sample("Does it help?", "maybe", (), context="We saw 3 cases."),
+        sample("We saw 3. Does it help?", "maybe", (), context="We saw 3 cases.", question="Does it help?"),
         PairRules(),
         ('<s> what is the answer to question " does it help? " by article " we saw 3 cases. "?</s>', "", " maybe</s>"),
     ),

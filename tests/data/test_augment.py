@@ -1,0 +1,102 @@
+"""Views are drawn from the generator alone, and what would make a text false is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from biomedgpt_jax.data.augment import (
+    AUGMENTATIONS,
+    CAPTIONED,
+    CLASSIFIED,
+    CLASSIFIED_UNFLIPPED,
+    OPERATIONS,
+    AugmentedPairs,
+    names_sides,
+    random_operations,
+)
+from biomedgpt_jax.data.biomedgpt_tokens import train_biomedgpt_tokens
+from biomedgpt_jax.data.encoded_pairs import EncodedPairs, encode_split_pairs
+from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.pair_encoding import TokenLimits
+from biomedgpt_jax.data.pair_tasks import PairRules
+from biomedgpt_jax.data.source import PreparedSplit, Sample, Turn
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    """A photo-like gradient, darker on the left."""
+    grid = np.linspace(30, 200, 90)[None, :, None] * np.linspace(0.5, 1, 60)[:, None, None]
+    grid[::7, ::7] += 40  # something to sharpen
+    return np.repeat(grid, 3, axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", list(AUGMENTATIONS))
+def test_views_follow_their_generator(name: str, rgb: np.ndarray) -> None:
+    views = [AUGMENTATIONS[name](rgb, 32, np.random.default_rng(seed)) for seed in (0, 0, *range(1, 12))]
+    assert all(view.shape == (32, 32, 3) and view.dtype == np.uint8 for view in views)
+    assert np.array_equal(views[0], views[1])
+    assert len({view.tobytes() for view in views}) > 9
+
+
+def test_flips_are_there_only_where_they_are_said(rgb: np.ndarray) -> None:
+    def flipped(augmentation, seed: int) -> bool:
+        view = augmentation(rgb, 32, np.random.default_rng(seed)).astype(float).mean(axis=(0, 2))
+        return view[:16].mean() > view[16:].mean()
+
+    counts = {
+        a.name: sum(flipped(a, seed) for seed in range(60)) for a in (CLASSIFIED, CLASSIFIED_UNFLIPPED, CAPTIONED)
+    }
+    assert counts["classified"] > 15 and counts["classified-unflipped"] <= 6 and counts["captioned"] <= 6
+    assert CLASSIFIED.flips and not CLASSIFIED_UNFLIPPED.flips and not CAPTIONED.flips
+
+
+@pytest.mark.parametrize("name", list(OPERATIONS))
+def test_operations(name: str, rgb: np.ndarray) -> None:
+    image = Image.fromarray(rgb)
+    weak, strong = (np.asarray(OPERATIONS[name](image, s, 1.0)).astype(int) for s in (0.1, 0.9))
+    other = np.asarray(OPERATIONS[name](image, 0.9, -1.0)).astype(int)
+    assert strong.shape == rgb.shape
+    moving = name.startswith(("shear", "translate", "rotate"))
+    assert (np.abs(strong - other).max() > 0) == moving
+    assert (np.abs(weak - strong).max() > 0) == (moving or name in ("brightness", "sharpness"))
+    assert np.array_equal(strong, rgb) == (name == "identity")
+    again = [np.asarray(random_operations(image, 2, 7.0, np.random.default_rng(3))) for _ in range(2)]
+    assert np.array_equal(*again)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "meta", "sided"),
+    [
+        ("Is the LEFT lung clear?", "yes", {}, True),
+        ("Where?", "in the RUL", {}, True),
+        ("Where?", "rt kidney", {}, True),
+        ("Which?", "liver", {"choices": ["liver", "right kidney"]}, True),
+        ("Which organ is bright?", "cleft palate, copyright", {"organ": "chest"}, False),
+    ],
+)
+def test_texts_that_name_sides(question: str, answer: str, meta: dict, sided: bool) -> None:
+    assert names_sides(Sample("s", (0,), (Turn(question, answer),), meta)) == sided
+
+
+def test_flips_are_refused_for_such_data(make_split: Callable[..., PreparedSplit], tmp_path: Path) -> None:
+    tokens = train_biomedgpt_tokens(["is it large? left right yes"] * 3, tmp_path / "tokens", 280, 16, 10)
+
+    def pairs(answer: str, name: str) -> EncodedPairs:
+        split = make_split([([9], [("is it large?", "yes")]), ([8], [("where?", answer)])], name=name)
+        return encode_split_pairs(split, PairRules(), tokens, TokenLimits(40, 40), tmp_path / "cache")
+
+    with pytest.raises(DataError, match=r"1 of 2 samples name sides .* for example sides-1; a left-right flip"):
+        AugmentedPairs(pairs("on the right", "sides"), CLASSIFIED, 16)
+    AugmentedPairs(pairs("on the right", "sides"), CLASSIFIED_UNFLIPPED, 16)
+    augmented = AugmentedPairs(pairs("below", "plain"), CLASSIFIED, 16)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    views = []
+    for seed in (0, 0, 1):
+        view = augmented.pair(1, np.random.default_rng(seed)).view
+        assert view is not None
+        views.append(view(pixels))
+    assert np.array_equal(views[0], views[1]) and not np.array_equal(views[0], views[2])
+    assert views[0].shape == (16, 16, 3) and augmented.key != augmented.pairs.key
