@@ -18,6 +18,7 @@ from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, make_llam
 from biomedgpt_jax.models.s2 import MapSize, S2Config
 from biomedgpt_jax.models.towers import PUBLISHED_FEATURES, TOWERS
 from biomedgpt_jax.models.vision import VisionConfig, feature_widths, make_encoder
+from tests.compiler import AS_IN_TRAINING
 
 ROWS, SLOTS = 4, 2
 
@@ -60,7 +61,8 @@ def features_in_another_order(case: Case, tower, images: np.ndarray) -> np.ndarr
     """As a cache makes them: as many images at a time as a step has, whichever they are."""
     flat = images.reshape(-1, *images.shape[2:])
     order = np.random.default_rng(3).permutation(len(flat))
-    features = np.asarray(jax.jit(make_encoder(case.config.vision, compute_dtype=case.dtype))(tower, flat[order]))
+    encoder = jax.jit(make_encoder(case.config.vision, compute_dtype=case.dtype), compiler_options=AS_IN_TRAINING)
+    features = np.asarray(encoder(tower, flat[order]))
     return features[np.argsort(order)].reshape(*images.shape[:2], *features.shape[1:])
 
 
@@ -75,7 +77,7 @@ def test_loss_and_gradients_are_those_of_images_bit_for_bit(tower: str, scales: 
     """On one device; see docs/feature_cache.md for several."""
     case = make_case(tower, scales, dtype)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), jax.jit(case.model.init)(jax.random.key(0)))
-    step, batch = jax.jit(jax.value_and_grad(case.loss)), case.batch()
+    step, batch = jax.jit(jax.value_and_grad(case.loss), compiler_options=AS_IN_TRAINING), case.batch()
     online = step(params["connector"], params, batch)
     features = features_in_another_order(case, params["tower"], batch.pop("images"))
     cached = step(params["connector"], params, {**batch, "features": features})

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.compiler import xla_flags
+
 PROGRAM = Path(__file__).parent / "toy_run.py"
 SECONDS = 240
 
@@ -24,7 +26,7 @@ class Cluster:
         with socket.create_server(("", 0)) as server:
             port = server.getsockname()[1]
         environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // count}",
+            "XLA_FLAGS": xla_flags(devices=8 // count),
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }

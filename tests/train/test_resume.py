@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from biomedgpt_jax.checkpoint.run import RunCheckpoints
+from tests.compiler import xla_flags
 from tests.train.toy_run import packed_data, toy_run
 
 TOTAL, SAVE_EVERY = 30, 4
@@ -25,7 +26,7 @@ def start(tmp_path_factory):
     """A function that starts the training program in a workdir; all share a compilation cache."""
     cache = tmp_path_factory.mktemp("compilation_cache")
     environment = os.environ | {
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": xla_flags(devices=1),
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -58,10 +58,8 @@ class Med:
 
     @cached_property
     def compiled(self):
-        # Most of the time to compile is LLVM's, and one run is not worth it.
         with jax.set_mesh(self.mesh):
-            lowered = self.step.lower(self.abstract, place_batch(rows(), self.mesh))
-        return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+            return self.step.lower(self.abstract, place_batch(rows(), self.mesh)).compile()
 
     def gradients(self, params, batch):
         """(metrics, gradients) of the weights `params`, wherever they lie."""

@@ -6,6 +6,7 @@ import sys
 from time import monotonic
 
 from tests.command import TINY, biomedgpt, config
+from tests.compiler import xla_flags
 
 
 def words(text: str) -> str:
@@ -48,7 +49,7 @@ def test_a_missing_process_is_said_in_seconds():
 
 def test_two_processes_of_the_launcher(tmp_path):
     """What they say together: their devices, one folder, one clock; only process 0 prints."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = {**os.environ, "XLA_FLAGS": xla_flags(devices=2)}
     launch = (
         "launch",
         "--target=local",

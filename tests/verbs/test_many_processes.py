@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 from tests.command import TINY, config
+from tests.compiler import xla_flags
 
 
 def test_two_processes_train_and_answer_as_one_does(tiny_run, prepared_data, tmp_path):
@@ -16,7 +17,7 @@ def test_two_processes_train_and_answer_as_one_does(tiny_run, prepared_data, tmp
         port = server.getsockname()[1]
     several = [f"--coordinator=localhost:{port}", "--processes=2"]
     train = ["train", config(f"smoke.py:stage=1,data={prepared_data}"), *TINY, f"--workdir={tmp_path}"]
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = os.environ | {"XLA_FLAGS": xla_flags(devices=4)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "biomedgpt_jax", *train, *several, f"--process={number}"],
