@@ -18,7 +18,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> BiomedGptTokens:
     return train_biomedgpt_tokens(TEXTS, tmp_path_factory.mktemp("tokens"), 320, 16, 10)
 
 
-def sample(question: str, answer: str, images: tuple[int, ...] = (7,), **meta) -> Sample:
+def sample(question: str, answer: str, images: tuple[int, ...] = (7,), /, **meta) -> Sample:
     return Sample("s1", images, (Turn(question, answer),), meta)
 
 
