@@ -23,6 +23,8 @@ from biomedgpt_jax.core.types import Batch, ModelFns, Params
 from biomedgpt_jax.eval.decode import Decoded, Limits, Prompts, check_finite, check_room
 from biomedgpt_jax.eval.trie_decode import TrieTable
 
+_GROUP = 64
+
 
 @dataclass(frozen=True)
 class Beams:
@@ -153,8 +155,9 @@ def _extend(
     """One more word for each beam, from logits [r v] (of a single beam per source in the first step)."""
     (b, k), v = state.sums.shape, logits.shape[-1]
     stops = jnp.array(limits.stop_ids, jnp.int32)
-    broken = (jnp.isnan(logits).any(-1).reshape(b, k) & (state.sums > -jnp.inf)).any(-1) & ~state.done
     gains = _log_probabilities(state, logits, limits, trie)
+    # One logit that is not a number leaves none of its row.
+    broken = (jnp.isnan(gains[:, 0]).reshape(b, k) & (state.sums > -jnp.inf)).any(-1) & ~state.done
     gains = _block(state, gains, batch, limits, beams, stops)
     # As many may end in each stop word as there are beams, so that beams are left.
     sums, index = _largest(
@@ -234,10 +237,24 @@ def _note(state: _State, sums: jax.Array, beam: jax.Array, ends: jax.Array, beam
 
 
 def _largest(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """The `count` largest of each row [b n] with their places, -inf at place 0 where there are fewer."""
-    best, places = jax.lax.top_k(values, min(count, values.shape[1]))
-    missing = ((0, 0), (0, count - best.shape[1]))
-    return jnp.pad(best, missing, constant_values=-jnp.inf), jnp.pad(places, missing)
+    """The `count` largest of each row [b n] with their places, -inf where there are fewer.
+
+    They lie in the groups with the `count` largest maxima, so that few values are compared with one another.
+    """
+    b, n = values.shape
+    room = -(-max(n, count) // _GROUP) * _GROUP - n
+    groups = jnp.pad(values, ((0, 0), (0, room)), constant_values=-jnp.inf).reshape(b, -1, _GROUP)
+    _, best = _top(groups.max(-1), min(count, groups.shape[1]))
+    best = jnp.sort(best, axis=1)  # so that of equal values the first is taken
+    largest, places = _top(jnp.take_along_axis(groups, best[..., None], 1).reshape(b, -1), count)
+    places = jnp.take_along_axis(best, places // _GROUP, 1) * _GROUP + places % _GROUP
+    return largest, places.clip(max=n - 1)
+
+
+def _top(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Behind the barrier XLA's CPU backend cannot turn this and what reads it into a sort of all values."""
+    largest, places = jax.lax.top_k(values, count)
+    return jax.lax.optimization_barrier((largest, places))
 
 
 def _like(order: jax.Array, values: jax.Array) -> jax.Array:
