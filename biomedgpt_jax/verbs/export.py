@@ -7,7 +7,8 @@
 Forms: auto (stock LLaVA for one scale and a CLIP or SigLIP tower, else llama3med), llava, llama3med (brings its own
 small modeling file), decoder (alone, as LlamaForCausalLM, Qwen2 or Gemma), tower (alone, as CLIPVisionModel,
 SiglipVisionModel or Dinov2Model; H-optimus-0 as a checkpoint of timm), adapter (LoRA for peft, with the model that it
-was trained on, connector included, in the folder `base`). All but the last have their adapters merged.
+was trained on, connector included, in the folder `base`). All but the last have their adapters merged. Of a BiomedGPT:
+ofa (OFA's Hugging Face folder, which auto means) and fairseq (checkpoint.pt, by the official names).
 
 Weights are read, converted and written one array at a time. parity.json is the certificate: the weights read back bit
 for bit and, with PyTorch, tower features, connector, logits and greedy answers compared in float32. Without --verify or
@@ -42,7 +43,7 @@ from biomedgpt_jax.data.tokenizer_export import to_tokenizer_json
 from biomedgpt_jax.models.llama import LlamaConfig
 from biomedgpt_jax.models.llama3_med import Llama3MedConfig
 from biomedgpt_jax.models.vit import VitConfig
-from biomedgpt_jax.verbs import command_line
+from biomedgpt_jax.verbs import command_line, export_biomedgpt
 from biomedgpt_jax.verbs.certify import certify
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.export_source import Exportable, read_exportable
@@ -84,6 +85,8 @@ def run(values: flags.FlagValues) -> int:
     if hub:
         check_name(hub)
     say = partial(make_console().print, markup=False, highlight=False, soft_wrap=True)
+    if export_biomedgpt.holds_biomedgpt(folder):
+        return export_biomedgpt.export(folder, out, values.form, values, say)
     source = read_exportable(folder, values.step)
     source = replace(source, template=values.template or source.template, geometry=values.geometry or source.geometry)
     form = choose_form(source, values.form)
@@ -114,6 +117,8 @@ def choose_form(source: Exportable, name: str) -> Form:
     Raises:
         UsageError: the source has no such form; says what it has.
     """
+    if name in {form.value for form in export_biomedgpt.WRITERS}:
+        raise UsageError(f"--form={name} is a form of BiomedGPT, which {source.name} is not.")
     if source.part != "model":
         only = Form(source.part)
         if name not in (AUTO, only.value):

@@ -29,8 +29,9 @@ from biomedgpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from biomedgpt_jax.models.llama import LlamaConfig
 from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, make_llama3_med
 from biomedgpt_jax.models.vit import VitConfig
-from biomedgpt_jax.verbs.model_spec import DTYPES, ModelSpec, read_asking, read_spec
+from biomedgpt_jax.verbs.model_spec import DTYPES, ModelSpec, read_asking
 from biomedgpt_jax.verbs.origins import read_origins
+from biomedgpt_jax.verbs.spec_file import read_spec
 from biomedgpt_jax.verbs.training_data import TOKENIZER
 
 PartConfig = Llama3MedConfig | LlamaConfig | VitConfig
@@ -93,8 +94,31 @@ def read_exportable(folder: Path, step: int | None) -> Exportable:
     return _weights(folder) if (folder / TABLE).is_file() else _run(folder, step)
 
 
+def stored_leaves(folder: Path) -> Leaves:
+    """Of a folder of weights, in the dtypes in which they are stored."""
+    records = weights_records(folder)
+    return Leaves(
+        {path: record.shape for path, record in records.items()},
+        {path: np.dtype(record.dtype) for path, record in records.items()},
+        partial(read_leaf, folder),
+        partial(read_layers, folder),
+    )
+
+
+def run_leaves(source: Source, shapes: dict[str, tuple[int, ...]]) -> Leaves:
+    """Of a run without adapters, in float32."""
+    stored = dict.fromkeys(shapes, np.dtype(np.float32))
+    return _float32(shapes, partial(_whole, source, stored), partial(_layers, source, stored))
+
+
+def run_scores(run: Path, name: str) -> tuple[Score, ...]:
+    """Those that a run kept of one of its steps, "FOLDER step NUMBER"."""
+    step = name.rsplit(" step ", 1)[1]
+    return tuple(_scores(run, step))
+
+
 def _run(folder: Path, step: int | None) -> Exportable:
-    spec, source = read_spec(folder), from_run(folder, step=step)
+    spec, source = read_spec(folder, ModelSpec), from_run(folder, step=step)
     config = json.loads((folder / "config.json").read_text())
     tokenizer = folder / TOKENIZER
     leaves, adapted = _run_leaves(source, spec)
@@ -110,32 +134,26 @@ def _run(folder: Path, step: int | None) -> Exportable:
         geometry=Geometry(spec.geometry).exact.value,  # a published processor knows no other
         context=config["data"]["row_tokens"],
         origins=read_origins(folder),
-        scores=tuple(_scores(folder, source.name.rsplit(" step ", 1)[1])),
+        scores=run_scores(folder, source.name),
         held_out=HeldOut(tuple(map(Path, config["eval"]["paths"])), config["eval"]["split"]),
     )
 
 
 def _weights(folder: Path) -> Exportable:
-    meta, records = weights_table(folder)["meta"], weights_records(folder)
+    meta = weights_table(folder)["meta"]
     part = meta.get("part")
     if part not in PARTS:
         raise RunError(
             f"{folder}: these weights are of {part or meta.get('role') or 'unknown kind'!r}; expected the workdir of a "
             f"run, or a folder made by `biomedgpt import` that holds a {', '.join(PARTS)}."
         )
-    dtypes = {path: np.dtype(record.dtype) for path, record in records.items()}
     files = tuple(file for name in TOKENIZER_FILES if (file := folder / name).is_file())
     asking = read_asking(folder)
     return Exportable(
         name=str(folder),
         part=part,
         config=from_json(PARTS[part], meta["config"], f"{folder / TABLE}: config"),
-        leaves=Leaves(
-            {path: record.shape for path, record in records.items()},
-            dtypes,
-            partial(read_leaf, folder),
-            partial(read_layers, folder),
-        ),
+        leaves=stored_leaves(folder),
         adapted=None,
         tokenizer=load_tokenizer(folder) if any(file.name.startswith("tokenizer.") for file in files) else None,
         tokenizer_files=files,

@@ -7,14 +7,17 @@ import pytest
 import torch
 
 from biomedgpt_jax.convert.biomedgpt import FAIRSEQ_RULES, HF_RULES
+from biomedgpt_jax.convert.biomedgpt_settings import fairseq_settings
 from biomedgpt_jax.convert.importer import import_folder
 from biomedgpt_jax.convert.mapping import theirs_shapes
 from biomedgpt_jax.convert.open_biomedgpt import CheckpointChoices
 from biomedgpt_jax.convert.shapes import leaf_shapes
 from biomedgpt_jax.core.errors import RunError, UsageError
+from biomedgpt_jax.core.partition import leaf_paths
 from biomedgpt_jax.models.biomedgpt_config import PRESETS
 from tests.convert import fairseq_fixture as published
 from tests.convert.fairseq_fixture import SMALL, save_checkpoint, save_hf_folder, state_dict
+from tests.models.biomedgpt_rows import reference
 
 # The published counts of learnt tensors and of buffers (running statistics are buffers).
 COUNTS = {"tiny": (405, 136), "medium": (558, 289), "base": (676, 289), "large": (1183, 442), "huge": (1459, 442)}
@@ -94,6 +97,19 @@ def test_the_hugging_face_form_holds_the_same(tmp_path, state, leaves):
     assert found.keys() == leaves.keys()
     for path, leaf in leaves.items():
         assert found[path].dtype == leaf.dtype
+        np.testing.assert_array_equal(found[path], leaf, err_msg=path)
+
+
+def test_the_state_dict_of_a_torch_model_becomes_the_parameters_that_answer_like_it(tmp_path):
+    """tests/models/test_biomedgpt.py compares the logits of these parameters with those of that model."""
+    it = reference()
+    stored = {"args": None, "cfg": {"model": fairseq_settings(it.config, "tiny")}, "model": it.theirs.state_dict()}
+    torch.save(stored, tmp_path / "tiny.pt")
+    imported = import_folder(tmp_path / "tiny.pt")
+    assert imported.config == it.config
+    found, expected = dict(imported.leaves), leaf_paths(it.params)
+    assert found.keys() == expected.keys()
+    for path, leaf in expected.items():
         np.testing.assert_array_equal(found[path], leaf, err_msg=path)
 
 
