@@ -1,38 +1,21 @@
 """fairseq checkpoints (`checkpoint_best.pt`): weights, averaged weights, and the settings of the model's training.
 
-Besides tensors they hold the settings as an `argparse.Namespace` or as omegaconf containers. Those are read as plain
-values: in the place of each class that such containers consist of stands one here that only keeps what it is given.
+Besides tensors they hold the settings as an `argparse.Namespace` or as omegaconf containers, which are read as plain
+values (pickled_data.py).
 """
 
-import re
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from biomedgpt_jax.convert.joined import Joined
+from biomedgpt_jax.convert.pickled_data import plain, stand_in
 from biomedgpt_jax.convert.source import Tensors
 from biomedgpt_jax.convert.torch_archive import TorchArchive
 from biomedgpt_jax.convert.torch_file import ArchiveTensors
 from biomedgpt_jax.core.errors import RunError, UsageError
 
-# Modules of which every name may stand in a checkpoint: nothing of them is looked up or called.
-_MODULES = re.compile(r"(omegaconf|typing|fairseq\.dataclass|fairseq\.meters)(\..*)?")
-_NAMES = {
-    ("argparse", "Namespace"),
-    ("_codecs", "encode"),
-    ("pathlib", "Path"),
-    ("pathlib", "PosixPath"),
-    ("pathlib", "PurePosixPath"),
-    ("torch", "device"),
-    ("torch", "Size"),
-    *((f"numpy{private}.multiarray", name) for private in (".core", "._core") for name in ("scalar", "_reconstruct")),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    *(("torch", f"float{bits}") for bits in (16, 32, 64)),
-}
-_PLAIN = {"dict": dict, "list": list, "tuple": tuple, "set": set, "int": int, "float": float, "str": str, "bool": bool}
 _EMA, _EMA_FLOAT32 = "ema", "ema_fp32_params"
 
 
@@ -58,7 +41,7 @@ def open_fairseq(path: Path, *, averaged: bool) -> FairseqCheckpoint:
         RunError: not a fairseq checkpoint, or it holds anything that is neither tensors nor settings.
         UsageError: `averaged`, and there is no average.
     """
-    archive = TorchArchive(path, known=_stand_in)
+    archive = TorchArchive(path, known=stand_in)
     content = archive.content
     if not isinstance(content, dict) or "model" not in content:
         found = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else type(content).__name__
@@ -114,43 +97,3 @@ def _is_buffer(key: str) -> bool:
         "image_rp_bucket",
         "image_position_idx",
     )
-
-
-class Kept:
-    """What a class of the file was given, instead of that class."""
-
-    def __init__(self, *arguments: Any):
-        self.arguments = arguments
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-def plain(value: Any) -> Any:
-    """Namespaces and omegaconf containers as dicts and lists of plain values; what is neither, as None."""
-    if isinstance(value, Kept):
-        state = getattr(value, "state", None)
-        if not isinstance(state, dict):  # an enumeration, a path, a number of numpy
-            arguments = getattr(value, "arguments", ())
-            return plain(arguments[0]) if len(arguments) == 1 else None
-        for inside in ("_content", "_val"):  # of omegaconf's containers and values
-            if inside in state:
-                return plain(state[inside])
-        return plain(state)
-    if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(each) for each in value]
-    return value if isinstance(value, str | int | float | bool | None) else None
-
-
-def _stand_in(module: str, name: str) -> Any | None:
-    """What the unpickler takes for a name of the file."""
-    if (module, name) == ("collections", "defaultdict"):
-        return defaultdict
-    if module in ("builtins", "__builtin__"):
-        return _PLAIN.get(name)
-    if _MODULES.fullmatch(module) or (module, name) in _NAMES:
-        return Kept
-    return None
