@@ -43,6 +43,7 @@ class Recipe:
     drop_worst: float = 0.0
     noise: float = 0.0
     words: str = ""
+    augmentation: str = ""
 
 
 _VQA = Recipe(5e-5, 100, 0.04, (1024, 512, 256), (256, 256, 384), 0.1, 128, 160, "train", average=0.9999,
@@ -50,7 +51,7 @@ _VQA = Recipe(5e-5, 100, 0.04, (1024, 512, 256), (256, 256, 384), 0.1, 128, 160,
 RECIPES = {
     "vqa": _VQA,
     "classify": Recipe(5e-5, 5, 0.6, (1536, 1536, 768), (384, 384, 384), 0.1, 32, 64, "train", "candidates",
-                       "classification", embeddings=False, pixels="imagenet"),
+                       "classification", embeddings=False, pixels="imagenet", augmentation="classified"),
     "caption": Recipe(1e-5, 100, 0.06, (128, 128, 128), (480, 480, 480), 0.1, 32, 64, method="beam", task="caption",
                       embeddings=False, drop_worst=0.2),
     "nli": Recipe(7e-5, 200, 0.06, (576, 576, 288), (0, 0, 0), 0.0, 512, 512, "train", "candidates", "nli"),
@@ -70,7 +71,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.init.weights = args["weights"]
     config.model.pixels = recipe.pixels
     config.data.task, config.data.words, config.data.noise = recipe.task, recipe.words, recipe.noise
-    config.data.answers = recipe.answers
+    config.data.answers, config.data.augmentation = recipe.answers, recipe.augmentation
     config.data.source_tokens, config.data.target_tokens = recipe.source_tokens, recipe.target_tokens
     config.loss = ConfigDict({"label_smoothing": recipe.smoothing, "drop_worst": recipe.drop_worst, "drop_after": 600})
     config.tune.embeddings = recipe.embeddings
@@ -130,6 +131,7 @@ def base(size: str, image_size: int, data: str) -> Config:
                 "source_tokens": 128,
                 "source_buckets": (),  # smaller static shapes; sources go to the first that holds them
                 "target_tokens": 64,  # what the decoder reads, with what it is given
+                "augmentation": "",  # of pictures: captioned, classified (flips them), classified-unflipped
                 "noise": 0.0,  # share of the decoder's words that are replaced by random ones
                 "on_overflow": "error",
                 "workers": 8,

@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "task": "",
                 "hint": "",
                 "words": "",
-                "answers": "",  # a file with a closed list, an answer on each line
+                "answers": "",  # a file with a closed list, an answer on each line, or a run's answers.json
                 "open": False,  # any words, though the folder has a closed list
                 "method": "sample",  # sample (greedy), beam, or candidates: all answers of the closed list
                 "beams": 1,

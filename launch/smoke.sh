@@ -1,9 +1,19 @@
 #!/usr/bin/env bash
 # The main job on one machine: real images in; a trained, scored Hugging Face model out.
+#     bash launch/smoke.sh             a Llama3-Med in two stages
+#     bash launch/smoke.sh biomedgpt   a BiomedGPT that classifies and answers
 # Every line is a verb that a user would call. Data: $BIOMEDGPT_DATA/vqa_rad, else a download, else the built-in set.
-# Output: $BIOMEDGPT_RUNS/smoke (default runs/smoke). A second call resumes, or says that it is done.
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-out="${BIOMEDGPT_RUNS:-runs}/smoke"
+# Output: $BIOMEDGPT_RUNS/smoke or smoke_biomedgpt (default runs/...). A second call resumes, or says that it is done.
+family="${1:-llama3_med}"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run
+case "$family" in
+  llama3_med) out="${BIOMEDGPT_RUNS:-runs}/smoke" ;;
+  biomedgpt) out="${BIOMEDGPT_RUNS:-runs}/smoke_biomedgpt" ;;
+  *)
+    echo "smoke.sh: there is no family '$family'; expected llama3_med or biomedgpt." >&2
+    exit 2
+    ;;
+esac
 mkdir -p "$out"
 
 if [ ! -f "$out/data.txt" ]; then
@@ -28,25 +38,49 @@ case "$set_name" in
     arguments="data=$data,body_parts=$out/body_parts" required=organ:20
     ;;
   builtin) # few words, and too few sources for a margin
-    arguments="data=$data,vocabulary=500" required=modality:1
+    arguments="data=$data" required=modality:1
+    [ "$family" = biomedgpt ] || arguments="$arguments,vocabulary=500"
     ;;
 esac
+picture="$(find "${BIOMEDGPT_DATA:-$out}" -name 'synpic*.jpg' 2>/dev/null | sort | sed -n 1p)" # the built-in set has none
 
-if [ -f "$out/report.html" ]; then
-  echo "Already done; remove $out to run it again."
-else
+export_model() { # a folder without a certificate was left by an export that did not come to its proof
+  [ -f "$out/huggingface/parity.json" ] && return
+  rm -rf "$out/huggingface"
+  biomedgpt export --model="$1" --out="$out/huggingface"
+}
+
+llama3_med() {
   biomedgpt train --config="configs/smoke.py:stage=1,$arguments" --workdir="$out/stage1"
   biomedgpt train --config="configs/smoke.py:stage=2,$arguments" --workdir="$out/stage2" --config.init.run="$out/stage1"
-  if [ ! -f "$out/huggingface/parity.json" ]; then
-    rm -rf "$out/huggingface" # left by an export that did not come to its proof
-    biomedgpt export --model="$out/stage2" --out="$out/huggingface"
-  fi
+  export_model "$out/stage2"
   rm -rf "$out/imported" "$out/eval"
   biomedgpt import --from="$out/huggingface" --out="$out/imported"
   biomedgpt eval --config="configs/eval.py:data=$data" --model="$out/stage2" --out="$out/eval"
-  picture="$(find "${BIOMEDGPT_DATA:-$out}" -name 'synpic*.jpg' 2>/dev/null | sort | sed -n 1p)"
-  if [ -n "$picture" ]; then # the built-in set has no picture files
-    biomedgpt generate --model="$out/stage2" --image="$picture" --question="Which part of the body is shown?"
-  fi
+  [ -z "$picture" ] || biomedgpt generate --model="$out/stage2" --image="$picture" --question="Which part of the body is shown?"
+}
+
+biomedgpt_small() {
+  local closed="--config.pairs.answers=$out/run/answers.json"
+  biomedgpt train --config="configs/smoke_biomedgpt.py:$arguments" --workdir="$out/run"
+  export_model "$out/run"
+  rm -rf "$out/imported" "$out/eval" "$out/eval_candidates" "$out/eval_imported"
+  biomedgpt import --from="$out/huggingface" --out="$out/imported"
+  biomedgpt eval --config="configs/eval.py:data=$data" --model="$out/run" --out="$out/eval"
+  biomedgpt eval --config="configs/eval.py:data=$data" --model="$out/run" --out="$out/eval_candidates" \
+    --config.pairs.method=candidates
+  biomedgpt eval --config="configs/eval.py:data=$data" --model="$out/imported" --out="$out/eval_imported" "$closed"
+  cmp "$out/eval/predictions.jsonl" "$out/eval_imported/predictions.jsonl" # the same model answers the same
+  [ -z "$picture" ] || biomedgpt generate --model="$out/run" --image="$picture" --question="Which part of the body is shown?"
+}
+
+case "$family" in
+  llama3_med) train=llama3_med runs="$out/stage1,$out/stage2" ;;
+  biomedgpt) train=biomedgpt_small runs="$out/run" ;;
+esac
+if [ -f "$out/report.html" ]; then
+  echo "Already done; remove $out to run it again."
+else
+  "$train"
 fi
-biomedgpt report --runs="$out/stage1,$out/stage2" --export="$out/huggingface" --out="$out/report.html" --require="$required"
+biomedgpt report --runs="$runs" --export="$out/huggingface" --out="$out/report.html" --require="$required"

@@ -91,11 +91,11 @@ HINT_WORDS = 30
 IMAGE_PROMPT = " what does the image describe?"
 
 
-def pair_texts(sample: Sample, rules: PairRules) -> list[PairText]:
+def pair_texts(sample: Sample, rules: PairRules, *, learned: bool = True) -> list[PairText]:
     """One pair per turn, in order; later turns do not see the earlier ones.
 
     Raises:
-        DataError: the sample lacks what its task needs, or a target is empty; it names the sample.
+        DataError: the sample lacks what its task needs, or (if `learned`) a target is empty; it names the sample.
     """
     task = task_of(sample, rules)
     words = rules.words or PUBLISHED_WORDS[task]
@@ -104,7 +104,7 @@ def pair_texts(sample: Sample, rules: PairRules) -> list[PairText]:
     pairs = []
     for number, turn in enumerate(sample.turns, 1):
         pair = _BUILDERS[task](sample, turn, words, rules)
-        if not pair.target.strip():
+        if learned and not pair.target.strip():
             raise DataError(f"sample {sample.id}: the target of turn {number} is empty")
         pairs.append(pair)
     return pairs

@@ -52,7 +52,7 @@ from biomedgpt_jax.verbs.pair_data import (
     pair_tokenizer,
     shapes,
 )
-from biomedgpt_jax.verbs.pair_scoring import pair_scorers
+from biomedgpt_jax.verbs.pair_scoring import describe, pair_scorers
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.spec_file import read_spec
 from biomedgpt_jax.verbs.starting_weights import placed, summary
@@ -218,6 +218,7 @@ def _check_rows(config: Config, mesh: Mesh) -> None:
 
 
 BIOMEDGPT = Family(
+    title="BiomedGPT",
     spec_type=BiomedGptSpec,
     sections=("tune", "loss"),
     check=check,
@@ -237,6 +238,7 @@ BIOMEDGPT = Family(
     batch_shapes=batch_shapes,
     workload=workload,
     weights=lambda config: {"whole model": config.init.weights},
+    describe=describe,
     padding=padding,
     remat_part="layers",
 )

@@ -61,6 +61,7 @@ class Family:
     named; nothing large is read before they have passed.
     """
 
+    title: str
     spec_type: type
     sections: tuple[str, ...]  # of its configuration, beside those of every training
     check: Callable[[Config], None]
@@ -80,5 +81,6 @@ class Family:
     batch_shapes: Callable[[Config, Spec], Shapes]  # of the global batch
     workload: Callable[[Config, Spec, Predicate], Workload]
     weights: Callable[[Config], Mapping[str, str]]  # role -> folder of weights, or a name that is none
+    describe: Callable[[Spec], str]
     padding: Callable[[Spec], Callable[[str], int]]  # path -> numbers of a parameter that only pad its layout
     remat_part: str  # key of config.model.remat that a search tries

@@ -12,7 +12,7 @@ from biomedgpt_jax.core.types import ModelFns
 from biomedgpt_jax.data.batches import RowShape, empty_batch
 from biomedgpt_jax.eval.protocols import protocol
 from biomedgpt_jax.models.flops import train_flops
-from biomedgpt_jax.models.llama3_med import Tune, trainable
+from biomedgpt_jax.models.llama3_med import NO_REMAT, Tune, trainable
 from biomedgpt_jax.plan.compile import Shapes
 from biomedgpt_jax.plan.prediction import Workload
 from biomedgpt_jax.train.objectives import Objective, all_words
@@ -28,6 +28,7 @@ from biomedgpt_jax.verbs.model_spec import (
     remat_from_config,
     spec_from_config,
 )
+from biomedgpt_jax.verbs.page_content import describe
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.scoring import scorers
 from biomedgpt_jax.verbs.starting_weights import check_origins, start_params
@@ -108,6 +109,10 @@ def _workload(config: Config, spec: ModelSpec, is_trainable: Predicate) -> Workl
     return Workload(tokens, images, tokens * flops.per_token + seen, tokens * flops.per_token_causal + seen)
 
 
+def _describe(spec: ModelSpec) -> str:
+    return describe(spec, build_model(spec, compute_dtype="float32", remat=NO_REMAT))
+
+
 def _check_rows(config: Config, mesh: Mesh) -> None:
     context = mesh.shape["context"]
     check_divides("data.row_tokens", config.data.row_tokens, context, f"mesh context={context}")
@@ -123,6 +128,7 @@ def _weights(config: Config) -> dict[str, str]:
 
 
 LLAMA3_MED = Family(
+    title="Llama3-Med",
     spec_type=ModelSpec,
     sections=("tune", "lora"),
     check=check_model_settings,
@@ -142,6 +148,7 @@ LLAMA3_MED = Family(
     batch_shapes=_batch_shapes,
     workload=_workload,
     weights=_weights,
+    describe=_describe,
     padding=lambda spec: lambda path: 0,
     remat_part="decoder",
 )

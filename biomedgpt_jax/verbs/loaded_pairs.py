@@ -20,7 +20,7 @@ from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
 from biomedgpt_jax.data.tokenizers import load_tokenizer
 from biomedgpt_jax.verbs.biomedgpt_spec import PIXELS, STILL, TASKS, BiomedGptSpec, build_model, imported_config
 from biomedgpt_jax.verbs.model_spec import DTYPES, lookup
-from biomedgpt_jax.verbs.pair_data import Answers, checked_tokenizer, kept_answers
+from biomedgpt_jax.verbs.pair_data import ANSWERS, Answers, checked_tokenizer, kept_answers
 from biomedgpt_jax.verbs.spec_file import FILE, read_spec
 from biomedgpt_jax.verbs.starting_weights import placed
 from biomedgpt_jax.verbs.training_data import TOKENIZER
@@ -55,7 +55,8 @@ def load_pairs(folder: Path, step: int | None, dtype: str, said: dict[str, Any],
 
     Args:
         said: fields of the specification that overrule what the folder says.
-        answers_file: a closed list in the place of the folder's; "": the folder's.
+        answers_file: a closed list in the place of the folder's: a text with an answer on each line, or a run's
+            answers.json; "": the folder's.
 
     Raises:
         RunError: the folder is damaged. UsageError: neither it nor the call says the image size, or a name is none.
@@ -70,7 +71,7 @@ def load_pairs(folder: Path, step: int | None, dtype: str, said: dict[str, Any],
     tokenizer = checked_tokenizer(load_tokenizer(tokens), spec, tokens)
     answers = kept_answers(folder)
     if answers_file:
-        answers = tuple(listed_answers(answers_file, tokenizer, spec.lower_answers))
+        answers = _listed(Path(answers_file), tokenizer, spec)
     model = build_model(spec, compute_dtype=dtype, remat=Remat.NONE, learning=STILL)
     mesh = make_mesh(MeshShape(data=1, fsdp=-1, tensor=1, context=1))
     kind = lookup("dtype", dtype, DTYPES)
@@ -84,6 +85,12 @@ def load_pairs(folder: Path, step: int | None, dtype: str, said: dict[str, Any],
 
     expected = jax.tree_util.tree_map_with_path(cast, placed(model, mesh))
     return LoadedPairs(source.name, spec, model, source.load(expected), tokenizer, answers, mesh)
+
+
+def _listed(file: Path, tokenizer: BiomedGptTokens, spec: BiomedGptSpec) -> Answers:
+    if file.name == ANSWERS:  # of a run
+        return kept_answers(file.parent)
+    return tuple(listed_answers(file, tokenizer, spec.lower_answers))
 
 
 def _imported_spec(folder: Path, said: dict[str, Any]) -> BiomedGptSpec:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.answer_lists import listed_answers, training_answers
+from biomedgpt_jax.data.augment import AUGMENTATIONS, AugmentedPairs
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens, train_biomedgpt_tokens
-from biomedgpt_jax.data.encoded_pairs import EncodedPairs, encode_split_pairs
+from biomedgpt_jax.data.encoded_pairs import EncodedPairs, Pairs, encode_split_pairs
 from biomedgpt_jax.data.mixture import Part, repeats_for
 from biomedgpt_jax.data.pair_batches import PairShape
 from biomedgpt_jax.data.pair_pipeline import PairData, PairSettings, build_pair_data
@@ -98,7 +99,7 @@ def build_data(
         raise UsageError(f"config.data.weights has {len(weights)} numbers for {len(encoded)} config.data.paths.")
     repeats = repeats_for(weights, [len(each) for each in encoded]) if len(encoded) > 1 else [1.0]
     return build_pair_data(
-        [Part(each, share) for each, share in zip(encoded, repeats, strict=True)],
+        [Part(seen(config, spec, each), share) for each, share in zip(encoded, repeats, strict=True)],
         tokenizer,
         PairSettings(
             buckets=tuple(shapes(config)),
@@ -111,6 +112,14 @@ def build_data(
         seed=config.seed,
         overflow=_overflow(config),
     )
+
+
+def seen(config: Config, spec: BiomedGptSpec, pairs: EncodedPairs) -> Pairs:
+    """The pairs with their pictures varied as the configuration says. DataError where that makes a text false."""
+    if not config.data.augmentation:
+        return pairs
+    augmentation = lookup("data.augmentation", config.data.augmentation, AUGMENTATIONS)
+    return AugmentedPairs(pairs, augmentation, spec.image_size)
 
 
 def shapes(config: Config) -> list[PairShape]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.placing import local_rows
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.batches import ImageReader
@@ -20,7 +21,7 @@ from biomedgpt_jax.eval.questions import Question
 from biomedgpt_jax.eval.runner import evaluate
 from biomedgpt_jax.eval.summary import Answered, Summary
 from biomedgpt_jax.models.biomedgpt_config import counted_parameters
-from biomedgpt_jax.verbs.biomedgpt_spec import BiomedGptSpec, pair_image
+from biomedgpt_jax.verbs.biomedgpt_spec import STILL, BiomedGptSpec, build_model, pair_image
 from biomedgpt_jax.verbs.pair_answers import Answering, answerer, prompt_shapes
 from biomedgpt_jax.verbs.progress import Advance
 from biomedgpt_jax.verbs.scoring import split_questions
@@ -68,7 +69,7 @@ class PairScorer:
             train=self.train_questions,
             train_source=self.train_source,
             folder=str(folder),
-            facts={**facts, **self._facts(model), "hinted": sum(prompt.hinted for prompt in prompts)},
+            facts={**facts, **self._facts(), "hinted": sum(prompt.hinted for prompt in prompts)},
             progress=lambda done, total, _: advance(f"ask {self.split.name}", done, total),
         )
 
@@ -79,11 +80,11 @@ class PairScorer:
         rows = local_rows(jax.sharding.get_mesh(), self.batch_rows)
         return range(rows.start, rows.stop)
 
-    def _facts(self, model: ModelFns) -> dict[str, Any]:
+    def _facts(self) -> dict[str, Any]:
         """What an answer depends on besides weights and question."""
         spec = self.spec
         return {
-            "description": describe(spec, model),
+            "description": describe(spec),
             "geometry": spec.geometry,
             "task": spec.task or "as each sample says",
             "hint": spec.hint or "none",
@@ -118,11 +119,12 @@ def pair_scorers(
     return found
 
 
-def describe(spec: BiomedGptSpec, model: ModelFns) -> str:
+def describe(spec: BiomedGptSpec) -> str:
     config = spec.model
+    model = build_model(spec, compute_dtype="float32", remat=Remat.NONE, learning=STILL)
     counted = counted_parameters(config, jax.eval_shape(model.init, jax.random.key(0)))
     return (
-        f"BiomedGPT with {counted:,} parameters: an encoder of {config.encoder_layers} and a decoder of "
-        f"{config.decoder_layers} layers of {config.width} channels, a ResNet stem of {config.stem_blocks} blocks at "
-        f"{spec.image_size} pixels."
+        f"BiomedGPT with {counted:,} parameters: a ResNet stem of {sum(config.stem_blocks)} blocks at "
+        f"{spec.image_size} pixels, an encoder of {config.encoder_layers} and a decoder of {config.decoder_layers} "
+        f"layers of {config.width} channels, one vocabulary of {config.vocab_size:,} words, image codes and places."
     )

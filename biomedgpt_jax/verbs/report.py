@@ -17,16 +17,15 @@ from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.manifest import read_manifest
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import Evaluation, load
-from biomedgpt_jax.models.llama3_med import NO_REMAT
 from biomedgpt_jax.report.content import Check, RunPage, Table
 from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
-from biomedgpt_jax.verbs.model_spec import ModelSpec, build_model
+from biomedgpt_jax.verbs.families import FAMILIES
+from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.page_content import (
     data_facts,
-    describe,
     loss_chart,
     loss_rows,
     metrics_rows,
@@ -68,11 +67,10 @@ def make_page(runs: list[Path], export: Path | None, required: tuple[str, float]
     config = json.loads((runs[-1] / "config.json").read_text())
     before, after = _evaluation(runs[0], first=True), _evaluation(runs[-1], first=False)
     data = Path(config["data"]["paths"][0])
-    spec = read_spec(runs[-1], ModelSpec)
-    model = build_model(spec, compute_dtype="float32", remat=NO_REMAT)
+    family = lookup("family", config["family"], FAMILIES)
     return RunPage(
-        title="Llama3-Med, trained, scored and exported",
-        model=describe(spec, model),
+        title=f"{family.title}, trained, scored and exported",
+        model=family.describe(read_spec(runs[-1], family.spec_type)),
         data=data_facts(read_manifest(data), data),
         protocol=after.scores["protocol"],
         interval=after.scores["interval"],

@@ -1,18 +1,126 @@
 """BiomedGPT through the command line, from shapes alone and in a tiny run."""
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from tests.command import biomedgpt, config
+from tests.command import Called, assert_refused, biomedgpt, config, contents
 
-PUBLISHED = {"tiny": "33,488,336", "medium": "92,892,000", "base": "182,238,536", "large": "472,977,152"}
+PUBLISHED = {
+    "tiny": "33,488,336",
+    "medium": "92,892,000",
+    "base": "182,238,536",
+    "large": "472,977,152",
+    "huge": "929,486,848",
+}
+WIDTHS = {"tiny": 256, "medium": 512, "base": 768, "large": 1024, "huge": 1280}
+# Two steps of the tiny data, at sizes that compile fast.
+SHORT = (
+    "--config.model.image_size=32",
+    "--config.model.vocab_size=330",
+    "--config.model.dropout=0.1",
+    "--config.tokenizer.train_words=270",
+    "--config.data.source_tokens=24",
+    "--config.data.target_tokens=24",
+    "--config.train.batch_rows=8",
+    "--config.train.epochs=2",
+    "--config.train.save_every=1",
+    "--config.log.tensorboard=False",
+)
 
 
-@pytest.mark.parametrize("size", [*PUBLISHED, "huge"])
+@dataclass(frozen=True)
+class Small:
+    """A finished run and the arguments that made it."""
+
+    folder: Path
+    arguments: tuple[str, ...]
+    called: Called
+
+
+@pytest.fixture(scope="module")
+def small(prepared_data, tmp_path_factory) -> Small:
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    arguments = ("train", config(f"smoke_biomedgpt.py:data={prepared_data}"), *SHORT, f"--workdir={folder}")
+    return Small(folder, arguments, biomedgpt(*arguments))
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
 def test_the_ledger_counts_as_published(size):
     called = biomedgpt("ledger", config(f"biomedgpt.py:task=vqa,size={size}"))
     assert called.code == 0, called
     text = " ".join(called.out.split())
-    assert f"{(PUBLISHED | {'huge': '929,486,848'})[size]} parameters" in text
-    width = {"tiny": 256, "medium": 512, "base": 768, "large": 1024, "huge": 1280}[size]
-    assert f"Not counted: {63 * width:,} of padding" in text
+    assert f"{PUBLISHED[size]} parameters" in text
+    assert f"Not counted: {63 * WIDTHS[size]:,} of padding" in text
+
+
+def test_a_run_learns_keeps_its_average_and_is_scored(small):
+    assert small.called.code == 0, small.called
+    assert "2 answers" in small.called.out and "Done: 2 steps" in small.called.out
+    rows = [json.loads(line) for line in (small.folder / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["step"]: row for row in rows if "loss" in row}
+    assert losses.keys() == {1, 2} and losses[1]["images"] == 8
+    # Two answers of one word each and their end, which is sure: log 2 over both words.
+    assert 0.2 < losses[1]["loss"] < 0.8
+    stored = {path.name for path in (small.folder / "checkpoints" / "2").iterdir()}
+    assert {"trainable", "statistics", "average"} <= stored
+    scores = json.loads(next(small.folder.glob("eval/step_2/*/scores.json")).read_text())
+    assert scores["facts"]["decoding"]["closed_list"] == 2
+    assert {json.loads(line)["prediction"] for line in _predictions(small.folder)} <= {"yes", "no"}
+
+
+def _predictions(folder):
+    return next(folder.glob("eval/step_2/*/predictions.jsonl")).read_text().splitlines()
+
+
+def test_a_run_that_is_stopped_ends_in_the_same_bits(small, tmp_path):
+    import shutil
+
+    shutil.copytree(small.folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")
+    again = biomedgpt(*small.arguments[:-1], f"--workdir={tmp_path / 'run'}")
+    assert again.code == 0, again
+    first, second = (contents(each / "checkpoints" / "2" / "average") for each in (small.folder, tmp_path / "run"))
+    assert {name for name in first if "/d/" not in name} == {name for name in second if "/d/" not in name}
+    last = [(each / "metrics.jsonl").read_text().splitlines()[-2] for each in (small.folder, tmp_path / "run")]
+    assert json.loads(last[0])["loss"] == json.loads(last[1])["loss"]
+    assert _predictions(small.folder) == _predictions(tmp_path / "run")
+
+
+def test_a_run_is_asked_by_trie_by_scores_and_openly(small, prepared_data, raw_data, tmp_path):
+    asked = ("eval", config(f"eval.py:data={prepared_data}"), f"--model={small.folder}", "--config.max_new_tokens=2")
+    called = biomedgpt(*asked, f"--out={tmp_path / 'scored'}", "--config.pairs.method=candidates")
+    assert called.code == 0, called
+    rows = [json.loads(line) for line in (tmp_path / "scored" / "predictions.jsonl").read_text().splitlines()]
+    assert {row["prediction"] for row in rows} <= {"yes", "no"} and len(rows) == 2
+
+    picture = next(raw_data.rglob("4.png"))
+    question = ("generate", f"--model={small.folder}", f"--image={picture}", "--question=Is it red?")
+    closed, free = biomedgpt(*question), biomedgpt(*question, "--open", "--max_new_tokens=3")
+    assert closed.code == 0 and closed.out.strip() in {"yes", "no"}, closed
+    assert free.code == 0, free
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--config.model.image_size=40",), "expected a multiple of 16 up to 672"),
+        (("--config.model.vocab_size=300",), "the model 300"),
+        (("--config.data.source_tokens=2000",), "has 1024 text positions"),
+        (("--config.data.task=vqaa",), "Did you mean 'vqa'?"),
+        (("--config.init.random=False",), "No weights for the model"),
+        (("--config.data.answers=", "--config.eval.method=candidates"), "scores a closed list"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(options, said, prepared_data, tmp_path):
+    called = biomedgpt(
+        "train", config(f"smoke_biomedgpt.py:data={prepared_data}"), *SHORT, f"--workdir={tmp_path}", *options
+    )
+    assert_refused(called, 2, said)
+
+
+def test_a_run_of_another_family_is_no_place_to_resume(small, prepared_data):
+    called = biomedgpt("train", config(f"smoke.py:stage=1,data={prepared_data}"), f"--workdir={small.folder}")
+    assert_refused(called, 1, "expected a ModelSpec, found a BiomedGptSpec")
