@@ -5,7 +5,7 @@ Every sample is checked before training starts, lengths are known for packing, a
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -87,15 +87,20 @@ def encode_split(
     folder = Path(cache_dir) / _key(split, template, tokenizer)
     make_once(folder, lambda part: _write(part, split, template, tokenizer, progress))
     encoded = EncodedSplit(split, folder)
-    if encoded.rejected and not skip_rejected:
-        shown = "; ".join(r.reason for r in encoded.rejected[:3])
+    check_rejected(split, encoded.rejected, len(encoded), skip_rejected)
+    return encoded
+
+
+def check_rejected(split: PreparedSplit, rejected: Sequence[Rejected], usable: int, skip: bool) -> None:
+    """DataError naming the first rejected samples, unless they may be skipped, or if nothing else is left."""
+    if rejected and not skip:
+        shown = "; ".join(each.reason for each in rejected[:3])
         raise DataError(
-            f"{split.name}: {len(encoded.rejected)} of {len(split)} samples can't be used: {shown}. "
+            f"{split.name}: {len(rejected)} of {len(split)} samples can't be used: {shown}. "
             "Repair them, or skip them by setting (they are counted)"
         )
-    if not len(encoded):
+    if not usable:
         raise DataError(f"{split.name} holds no usable sample ({len(split)} in all)")
-    return encoded
 
 
 def _key(split: PreparedSplit, template: Template, tokenizer: Tokenizer) -> str:

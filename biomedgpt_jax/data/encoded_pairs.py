@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
-from biomedgpt_jax.data.encoded import CHUNK, Progress, Rejected
+from biomedgpt_jax.data.encoded import CHUNK, Progress, Rejected, check_rejected
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.kept_folder import make_once
 from biomedgpt_jax.data.pair_encoding import EncodedPair, TokenLimits, encode_pairs
@@ -133,14 +133,7 @@ def encode_split_pairs(
     folder = Path(cache_dir) / hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     make_once(folder, lambda part: _write(part, split, rules, tokenizer, limits, overflow, progress))
     encoded = EncodedPairs(split, folder)
-    if encoded.rejected and overflow is not Overflow.SKIP:
-        shown = "; ".join(rejected.reason for rejected in encoded.rejected[:3])
-        raise DataError(
-            f"{split.name}: {len(encoded.rejected)} of {len(split)} samples can't be used: {shown}. "
-            "Repair them, or skip them by setting (they are counted)"
-        )
-    if not len(encoded):
-        raise DataError(f"{split.name} holds no usable sample ({len(split)} in all)")
+    check_rejected(split, encoded.rejected, len(encoded), overflow is Overflow.SKIP)
     return encoded
 
 

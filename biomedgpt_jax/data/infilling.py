@@ -3,19 +3,19 @@
 import numpy as np
 
 STRETCH = 3.0  # mean words of a stretch, Poisson
+MOST_EMPTY = 8  # stretches of no words; more of them in one text are next to impossible
 
 
 def infill(ids: np.ndarray, starts: np.ndarray, ratio: float, mask_id: int, rng: np.random.Generator) -> np.ndarray:
     """`ids` int32 [n] with a share `ratio` of its words (rounded up) replaced; `starts` bool [n]: a word begins here.
 
     Lengths of stretches are drawn from a Poisson distribution until enough words are hidden, the last one is cut to
-    fit; a stretch of no words puts a mask between two words (no more of these than there are words). The result is
-    never longer than twice `ids` and one mask.
+    fit; a stretch of no words puts a mask between two words. The result has MOST_EMPTY tokens more than `ids` at most.
     """
     first = np.flatnonzero(starts | (np.arange(len(ids)) == 0))
     words = np.split(ids, first[1:])
     hidden = int(np.ceil(len(words) * ratio))
-    stretches, inserted = _stretches(hidden, len(words), rng)
+    stretches, inserted = _stretches(hidden, rng)
     # Kept words and stretches in a random order that keeps each kind in its own: stretches never overlap.
     items = len(words) - hidden + len(stretches)
     is_stretch = np.zeros(items, bool)
@@ -30,7 +30,7 @@ def infill(ids: np.ndarray, starts: np.ndarray, ratio: float, mask_id: int, rng:
     return np.concatenate(pieces)
 
 
-def _stretches(hidden: int, words: int, rng: np.random.Generator) -> tuple[list[int], int]:
+def _stretches(hidden: int, rng: np.random.Generator) -> tuple[list[int], int]:
     """Lengths that add up to `hidden`, and how many had no words."""
     lengths: list[int] = []
     inserted = 0
@@ -39,5 +39,5 @@ def _stretches(hidden: int, words: int, rng: np.random.Generator) -> tuple[list[
         if length:
             lengths.append(min(length, left))
         else:
-            inserted += inserted < words
+            inserted += inserted < MOST_EMPTY
     return lengths, inserted

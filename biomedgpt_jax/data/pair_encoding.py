@@ -60,7 +60,7 @@ def encode_pairs(
             names the sample.
     """
     image = _only_image(sample)
-    weight = _confidence(sample)
+    weight = confidence(sample)
     pairs = [
         replace(_encode(sample, text, tokenizer, limits), image=image, weight=weight)
         for text in pair_texts(sample, rules)
@@ -82,7 +82,7 @@ def encode_pair_prompt(
     """The last turn without its target, for answering. DataError as above; a prompt is never truncated, but its
     document may be cut.
     """
-    text = pair_texts(sample, rules)[-1]
+    text = pair_texts(sample, rules, learned=False)[-1]
     pair = replace(_encode(sample, text, tokenizer, limits), target=_ids([]), image=_only_image(sample))
     if len(pair.source) > limits.source or pair.decoder_length > limits.target:
         raise DataError(
@@ -95,6 +95,14 @@ def encode_pair_prompt(
 def answer_ids(text: str, tokenizer: BiomedGptTokens) -> tuple[int, ...]:
     """An answer as the tasks with a list of answers learn it: with a space in front and </s> behind."""
     return (*tokenizer.encode(" " + text), tokenizer.eos_id)
+
+
+def confidence(sample: Sample) -> float:
+    """By which the losses of its tokens are multiplied; DataError if it is no number above 0."""
+    value = sample.meta.get("confidence", 1.0)
+    if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise DataError(f"sample {sample.id}: meta.confidence is {value!r}, expected a number above 0")
+    return float(value)
 
 
 def _encode(sample: Sample, text: PairText, tokenizer: BiomedGptTokens, limits: TokenLimits) -> EncodedPair:
@@ -146,13 +154,6 @@ def _only_image(sample: Sample) -> int:
     if len(sample.images) > 1:
         raise DataError(f"sample {sample.id}: {len(sample.images)} images, but this model reads one")
     return sample.images[0] if sample.images else -1
-
-
-def _confidence(sample: Sample) -> float:
-    value = sample.meta.get("confidence", 1.0)
-    if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise DataError(f"sample {sample.id}: meta.confidence is {value!r}, expected a number above 0")
-    return float(value)
 
 
 def _ids(tokens: list[int]) -> np.ndarray:
