@@ -44,6 +44,7 @@ from biomedgpt_jax.models.llama import LlamaConfig
 from biomedgpt_jax.models.llama3_med import Llama3MedConfig
 from biomedgpt_jax.models.vit import VitConfig
 from biomedgpt_jax.verbs import command_line, export_biomedgpt
+from biomedgpt_jax.verbs.biomedgpt_spec import holds_biomedgpt
 from biomedgpt_jax.verbs.certify import certify
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.export_source import Exportable, read_exportable
@@ -85,7 +86,7 @@ def run(values: flags.FlagValues) -> int:
     if hub:
         check_name(hub)
     say = partial(make_console().print, markup=False, highlight=False, soft_wrap=True)
-    if export_biomedgpt.holds_biomedgpt(folder):
+    if holds_biomedgpt(folder):
         return export_biomedgpt.export(folder, out, values.form, values, say)
     source = read_exportable(folder, values.step)
     source = replace(source, template=values.template or source.template, geometry=values.geometry or source.geometry)

@@ -26,7 +26,7 @@ from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig
 from biomedgpt_jax.verbs.biomedgpt_spec import BiomedGptSpec
 from biomedgpt_jax.verbs.export_source import run_leaves, run_scores, stored_leaves
 from biomedgpt_jax.verbs.origins import read_origins
-from biomedgpt_jax.verbs.spec_file import FILE, read_spec, spec_name
+from biomedgpt_jax.verbs.spec_file import read_spec
 from biomedgpt_jax.verbs.training_data import TOKENIZER
 
 Write = Callable[[Path, Leaves, BiomedGptConfig, ExportPairs], Exported]
@@ -43,16 +43,6 @@ class _Source:
     tokenizer_files: tuple[Path, ...]
     origins: tuple[Origin, ...]
     scores: tuple[Score, ...]
-
-
-def holds_biomedgpt(folder: Path) -> bool:
-    """Whether a run or a folder of weights is a BiomedGPT."""
-    if (folder / FILE).is_file():
-        return spec_name(folder) == BiomedGptSpec.__name__
-    if (folder / TABLE).is_file():
-        config = weights_table(folder)["meta"].get("config")
-        return isinstance(config, dict) and config.get("type") == BiomedGptConfig.__name__
-    return False
 
 
 def export(folder: Path, out: Path, form: str, values: flags.FlagValues, say: Callable[[str], None]) -> int:

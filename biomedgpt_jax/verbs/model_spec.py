@@ -1,7 +1,7 @@
 """The specification of a Llama3-Med: enough to build the model, ask it, and export it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -122,7 +122,7 @@ def image_transform(spec: ModelSpec) -> Callable[..., np.ndarray]:
     return partial(load_square, size=size, geometry=geometry, background=(red, green, blue))
 
 
-def lookup(key: str, name: str, table: dict[str, Any]) -> Any:
+def lookup(key: str, name: str, table: Mapping[str, Any]) -> Any:
     """`table[name]`, or a UsageError that names the configuration key and the nearest choice."""
     if name not in table:
         raise UsageError(f"config.{key} = {name!r}: expected one of {', '.join(table)}.{suggest(name, table)}")

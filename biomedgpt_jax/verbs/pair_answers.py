@@ -113,9 +113,9 @@ def _candidates(asked: _Asked) -> Answer:
     answers = asked.trie.answers
     walk = plan_walk(asked.trie, walkers=WALKERS, vocab_size=asked.tokenizer.vocab_size)
     table = np.zeros((len(answers), asked.trie.longest), np.int32)
-    lengths = np.array([len(answer) - 1 for answer in answers])  # without </s>
-    for row, answer in enumerate(answers):
-        table[row, : lengths[row]] = answer[:-1]
+    lengths = np.array([len(words) - 1 for words in answers])  # without </s>
+    for row, words in enumerate(answers):
+        table[row, : lengths[row]] = words[:-1]
 
     def answer(batch: Batch) -> Decoded:
         length = batch["tokens"].shape[1] + walk.depth
