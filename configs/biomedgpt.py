@@ -1,14 +1,17 @@
-"""BiomedGPT: fine-tuning on one task, or instruction tuning on a mixture.
+"""BiomedGPT: pre-training, fine-tuning on one task, or instruction tuning on a mixture.
 
     biomedgpt train --workdir=runs/vqa --config=configs/biomedgpt.py:task=vqa,weights=weights/base,data=data/vqa_rad
     biomedgpt train --workdir=runs/blood --config=configs/biomedgpt.py:task=classify,weights=...,data=data/blood
     biomedgpt ledger --config=configs/biomedgpt.py:size=huge
 
-The numbers of vqa, classify, caption, nli and summarise are those of the official scripts, for the batch of all their
-devices together; the base's batch and image size depend on the model's size as there. `weights` is a folder made by
+The numbers of pretrain, vqa, classify, caption, nli and summarise are those of the official scripts, for the batch of
+all their devices together; batch and image size depend on the model's size as there. `weights` is a folder made by
 `biomedgpt import`, which says the size; `size` alone (tiny, medium, base, large, huge) begins at random, which must be
 allowed. Ours, since nothing is published: everything of large and huge but their sizes (they take base's settings), and
-all of instruct (one epoch, free-form prompts, open answers). `hardware=v5e-16` lays the run out for that slice.
+all of instruct (one epoch over a mixture, free-form prompts, open answers). `hardware=v5e-16` lays the run out for that
+slice. Pre-training mixes pairs, texts, image codes and detection, published 8:2:1:1:
+
+    --config.data.paths="('P','T','C','D')" --config.data.weights="(8.0,2.0,1.0,1.0)"
 """
 
 from dataclasses import dataclass
@@ -57,6 +60,7 @@ RECIPES = {
     "nli": Recipe(7e-5, 200, 0.06, (576, 576, 288), (0, 0, 0), 0.0, 512, 512, "train", "candidates", "nli"),
     "summarise": Recipe(1e-3, 300, 0.06, (320, 320, 320), (0, 0, 0), 0.1, 512, 256, method="beam", task="summary",
                         noise=0.2),
+    "pretrain": Recipe(5e-5, 20, 0.01, (160, 160, 160), (256, 256, 256), 0.0, 528, 272, augmentation="captioned"),
     "instruct": Recipe(5e-5, 1, 0.04, (256, 256, 256), (384, 384, 384), 0.1, 256, 256, task="instruction"),
 }  # fmt: skip
 BEAMS = {"caption": (10, 0.0, 3), "summarise": (5, 0.7, 3)}  # beams, length penalty, words in a row said once
@@ -78,6 +82,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.optim.learning_rate, config.optim.warmup_ratio = recipe.rate, recipe.warmup
     config.train.epochs, config.train.batch_rows = recipe.epochs, args["rows"] or recipe.batch[column]
     config.train.average_decay = recipe.average
+    if task == "pretrain":
+        config.optim.clip_norm = 5.0
+        config.data.pretraining, config.data.patches_kept, config.data.source_buckets = True, 196, ()
     config.eval.method = recipe.method
     config.eval.beams, config.eval.length_penalty, config.eval.no_repeat = BEAMS.get(task, (1, 0.0, 0))
     config.eval.paths = (args["eval"],) if args["eval"] else ()
@@ -132,6 +139,10 @@ def base(size: str, image_size: int, data: str) -> Config:
                 "source_buckets": (),  # smaller static shapes; sources go to the first that holds them
                 "target_tokens": 64,  # what the decoder reads, with what it is given
                 "augmentation": "",  # of pictures: captioned, classified (flips them), classified-unflipped
+                "pretraining": False,  # several examples of each row, by its task
+                "mask_ratio": 0.3,  # of the words of a text that pre-training hides
+                "flips": False,  # of pictures whose objects pre-training finds; refused where a text names sides
+                "patches_kept": 0,  # that pre-training sees of a picture with its caption or question; 0: all
                 "noise": 0.0,  # share of the decoder's words that are replaced by random ones
                 "on_overflow": "error",
                 "workers": 8,

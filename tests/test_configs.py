@@ -21,7 +21,9 @@ TRAINED = {
 PARTS = {"smoke.py:stage=1": {"tower", "connector", "decoder"}, "smoke.py:stage=2": {"connector", "decoder"}}
 DATA = ("data/builtin.py", "data/dataset.py:name=slake", "data/own.py:layout=tsv", "data/vqa_rad.py")
 # The last is trained in tests/benchmarks/test_vqa_rad_small.py.
-TASKS = tuple(f"biomedgpt.py:task={task}" for task in ("vqa", "classify", "caption", "nli", "summarise", "instruct"))
+TASKS = tuple(
+    f"biomedgpt.py:task={task}" for task in ("pretrain", "vqa", "classify", "caption", "nli", "summarise", "instruct")
+)
 OTHERS = ("eval.py", *DATA, "vqa_rad_small.py:stage=2", "smoke_biomedgpt.py", *TASKS)
 RATES = {
     "llama3_med.py:stage=1": 1e-3,

@@ -12,6 +12,7 @@ from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.processes import leader_first
 from biomedgpt_jax.core.types import ModelFns, Params
+from biomedgpt_jax.data.encoded_pairs import EncodedPairs
 from biomedgpt_jax.data.pair_batches import PairFields, empty_pair_batch
 from biomedgpt_jax.data.trie import Trie
 from biomedgpt_jax.eval.beam import Beams
@@ -72,6 +73,8 @@ def check(config: Config) -> None:
     lookup("eval.method", config.eval.method, METHODS)
     if config.eval.method == "candidates" and not config.data.answers:
         raise UsageError("config.eval.method = 'candidates' scores a closed list: name it in config.data.answers.")
+    if config.data.pretraining and config.data.answers:
+        raise UsageError("config.data.pretraining has open answers: leave config.data.answers empty.")
     if config.loss.drop_worst and config.data.answers:
         raise UsageError("config.loss.drop_worst belongs to open answers; with config.data.answers set it to 0.")
 
@@ -124,7 +127,8 @@ def data(config: Config, spec: BiomedGptSpec, mesh: Mesh, workdir: Path) -> RunD
         answers = answers_of(config, encoded, tokenizer, workdir)
     trie = answer_trie(answers)
     planned = build_data(config, spec, tokenizer, encoded, trie)
-    shortened, hinted = sum(each.num_shortened for each in encoded), sum(each.num_hinted for each in encoded)
+    fixed = [each for each in encoded if isinstance(each, EncodedPairs)]
+    shortened, hinted = sum(each.num_shortened for each in fixed), sum(each.num_hinted for each in fixed)
     left_out = len(planned.skipped) + sum(len(each.rejected) for each in encoded)
     fill = f"{planned.fill.source_share:.1%} of source and {planned.fill.target_share:.1%} of target tokens"
     return RunData(
@@ -183,7 +187,7 @@ def start(config: Config, spec: BiomedGptSpec, mesh: Mesh, say: Callable[[str], 
 def batch_shapes(config: Config, spec: BiomedGptSpec) -> Shapes:
     """Of the largest batch that the data pipeline makes."""
     size = (spec.image_size, spec.image_size) if config.data.pictures else None
-    one = empty_pair_batch(1, shapes(config)[-1], PairFields(size, answers=False))
+    one = empty_pair_batch(1, shapes(config)[-1], PairFields(size, pretraining=config.data.pretraining))
     del one["samples"]
     rows = config.train.batch_rows
     return {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype) for name, array in one.items()}

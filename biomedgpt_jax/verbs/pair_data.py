@@ -6,12 +6,14 @@ from pathlib import Path
 
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.answer_lists import listed_answers, training_answers
-from biomedgpt_jax.data.augment import AUGMENTATIONS, AugmentedPairs
+from biomedgpt_jax.data.augment import AUGMENTATIONS, Augmentation, AugmentedPairs
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens, train_biomedgpt_tokens
 from biomedgpt_jax.data.encoded_pairs import EncodedPairs, Pairs, encode_split_pairs
 from biomedgpt_jax.data.mixture import Part, repeats_for
 from biomedgpt_jax.data.pair_batches import PairShape
 from biomedgpt_jax.data.pair_pipeline import PairData, PairSettings, build_pair_data
+from biomedgpt_jax.data.pretraining_pairs import PretrainingPairs, pretraining_pairs
+from biomedgpt_jax.data.pretraining_tasks import PretrainingSettings
 from biomedgpt_jax.data.tasks import Overflow
 from biomedgpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from biomedgpt_jax.data.trie import Trie, build_trie
@@ -24,6 +26,7 @@ from biomedgpt_jax.verbs.training_data import TOKENIZER, run_tokenizer, splits
 ANSWERS = "answers.json"  # in a workdir: the closed list as token ids
 FROM_TRAINING = "train"  # as config.data.answers: those of the training splits
 Answers = tuple[tuple[int, ...], ...]
+Encoded = EncodedPairs | PretrainingPairs
 
 
 def pair_tokenizer(config: Config, spec: BiomedGptSpec, workdir: Path) -> BiomedGptTokens:
@@ -49,28 +52,30 @@ def checked_tokenizer(tokenizer: Tokenizer, spec: BiomedGptSpec, folder: Path) -
 
 def encode_training(
     config: Config, spec: BiomedGptSpec, tokenizer: BiomedGptTokens, workdir: Path, advance: Advance
-) -> list[EncodedPairs]:
+) -> list[Encoded]:
     """The training splits as token ids. DataError names samples that cannot be used."""
-    return [
-        encode_split_pairs(
-            split,
-            spec.rules,
-            tokenizer,
-            spec.limits,
-            workdir / "encoded",
-            _overflow(config),
-            lambda done, total, name=split.name: advance(f"encode {name}", done, total),
-        )
-        for split in splits(config)
-    ]
+    overflow, folder, view = _overflow(config), workdir / "encoded", _view(config)
+    encoded: list[Encoded] = []
+    for split in splits(config):
+
+        def told(done: int, total: int, name: str = split.name) -> None:
+            advance(f"encode {name}", done, total)
+
+        if config.data.pretraining:
+            settings = PretrainingSettings(spec.image_size, mask_ratio=config.data.mask_ratio, flips=config.data.flips)
+            encoded.append(pretraining_pairs(split, tokenizer, settings, view, folder, overflow, told))
+        else:
+            encoded.append(encode_split_pairs(split, spec.rules, tokenizer, spec.limits, folder, overflow, told))
+    return encoded
 
 
-def answers_of(config: Config, encoded: list[EncodedPairs], tokenizer: BiomedGptTokens, workdir: Path) -> Answers:
+def answers_of(config: Config, encoded: list[Encoded], tokenizer: BiomedGptTokens, workdir: Path) -> Answers:
     """The closed list of the run, () where answers are open; kept in the workdir for whoever asks the model later."""
     named = config.data.answers
     if not named:
         return ()
-    found = training_answers(encoded) if named == FROM_TRAINING else _listed(config, tokenizer)
+    fixed = [each for each in encoded if isinstance(each, EncodedPairs)]
+    found = training_answers(fixed) if named == FROM_TRAINING else _listed(config, tokenizer)
     (workdir / ANSWERS).write_text(json.dumps([list(answer) for answer in found]) + "\n")
     return tuple(found)
 
@@ -87,7 +92,7 @@ def kept_answers(workdir: Path) -> Answers:
 
 
 def build_data(
-    config: Config, spec: BiomedGptSpec, tokenizer: BiomedGptTokens, encoded: list[EncodedPairs], trie: Trie | None
+    config: Config, spec: BiomedGptSpec, tokenizer: BiomedGptTokens, encoded: list[Encoded], trie: Trie | None
 ) -> PairData:
     """Plans all batches of the run.
 
@@ -99,13 +104,15 @@ def build_data(
         raise UsageError(f"config.data.weights has {len(weights)} numbers for {len(encoded)} config.data.paths.")
     repeats = repeats_for(weights, [len(each) for each in encoded]) if len(encoded) > 1 else [1.0]
     return build_pair_data(
-        [Part(seen(config, spec, each), share) for each, share in zip(encoded, repeats, strict=True)],
+        [Part(_seen(config, spec, each), share) for each, share in zip(encoded, repeats, strict=True)],
         tokenizer,
         PairSettings(
             buckets=tuple(shapes(config)),
             image_size=(spec.image_size, spec.image_size),
             trie=trie,
             noise=config.data.noise,
+            even=config.data.pretraining,
+            patches_kept=config.data.patches_kept,
         ),
         batch_size=config.train.batch_rows,
         num_epochs=config.train.epochs,
@@ -114,12 +121,17 @@ def build_data(
     )
 
 
-def seen(config: Config, spec: BiomedGptSpec, pairs: EncodedPairs) -> Pairs:
+def _seen(config: Config, spec: BiomedGptSpec, pairs: Encoded) -> Pairs:
     """The pairs with their pictures varied as the configuration says. DataError where that makes a text false."""
-    if not config.data.augmentation:
+    view = _view(config)
+    if view is None or isinstance(pairs, PretrainingPairs):  # whose pictures are varied by what is asked of them
         return pairs
-    augmentation = lookup("data.augmentation", config.data.augmentation, AUGMENTATIONS)
-    return AugmentedPairs(pairs, augmentation, spec.image_size)
+    return AugmentedPairs(pairs, view, spec.image_size)
+
+
+def _view(config: Config) -> Augmentation | None:
+    named = config.data.augmentation
+    return lookup("data.augmentation", named, AUGMENTATIONS) if named else None
 
 
 def shapes(config: Config) -> list[PairShape]:
