@@ -3,7 +3,30 @@ layouts.py.
 """
 
 from biomedgpt_jax.data import builtin
-from biomedgpt_jax.data.sets import llava_med, path_vqa, pubmedvision, slake, vqa_rad
+from biomedgpt_jax.data.sets import (
+    cbis_ddsm,
+    dialogues,
+    examinations,
+    iu_xray,
+    llava_med,
+    medmnist,
+    mednli,
+    meqsum,
+    mimic_cxr,
+    mimic_iii,
+    path_vqa,
+    peir_gross,
+    pmc_vqa,
+    pubmed_qa,
+    pubmedvision,
+    roco,
+    rsna_pneumonia,
+    seer,
+    slake,
+    trec_trials,
+    tuberculosis,
+    vqa_rad,
+)
 from biomedgpt_jax.data.spec import Access, DatasetSpec
 
 BUILTIN = DatasetSpec(
@@ -26,6 +49,23 @@ ALL = (
     *vqa_rad.SPECS,
     *slake.SPECS,
     *path_vqa.SPECS,
+    *pmc_vqa.SPECS,
+    *medmnist.SPECS,
+    *tuberculosis.SPECS,
+    *cbis_ddsm.SPECS,
+    *rsna_pneumonia.SPECS,
+    *iu_xray.SPECS,
+    *peir_gross.SPECS,
+    *roco.SPECS,
+    *mimic_cxr.SPECS,
+    *pubmed_qa.SPECS,
+    *examinations.SPECS,
+    *meqsum.SPECS,
+    *dialogues.SPECS,
+    *mednli.SPECS,
+    *trec_trials.SPECS,
+    *mimic_iii.SPECS,
+    *seer.SPECS,
     *pubmedvision.SPECS,
     *llava_med.SPECS,
     BUILTIN,

@@ -2,6 +2,7 @@
 network.
 """
 
+import gzip
 import hashlib
 import http.client
 import json
@@ -11,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -110,6 +112,28 @@ def unzip(archive: Path, folder: Path) -> None:
                     shutil.copyfileobj(source, file, BLOCK)
     except (zipfile.BadZipFile, EOFError) as reason:
         raise DataError(f"{archive}: not a whole zip archive ({reason}); remove it and call again") from reason
+    working.rename(folder)
+
+
+def untar(archive: Path, folder: Path) -> None:
+    """As `unzip`, for a tar file; links and devices are left out."""
+    if folder.exists():
+        return
+    working = folder.with_name(folder.name + ".part")
+    shutil.rmtree(working, ignore_errors=True)
+    working.mkdir(parents=True)
+    try:
+        with tarfile.open(archive) as packed:
+            for member in packed:
+                file = packed.extractfile(member) if member.isfile() else None
+                if file is None:
+                    continue
+                target = inside(working, member.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as out:
+                    shutil.copyfileobj(file, out, BLOCK)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as reason:
+        raise DataError(f"{archive}: not a whole tar archive ({reason}); remove it and call again") from reason
     working.rename(folder)
 
 

@@ -269,7 +269,9 @@ def _check_bad_rows(spec: DatasetSpec, done: dict[str, list[Shard]], max_bad_sha
         bad = [row for shard in shards for row in shard.skipped]
         for row in bad[:20]:
             log.warning("skipped %s row %d: %s", row.file, row.row, row.reason)
-        if (rows and len(bad) / rows > max_bad_share) or len(bad) == rows:
+        if not rows:
+            raise DataError(f"split {name!r} of {spec.name} holds no row; are these all of its files?")
+        if len(bad) / rows > max_bad_share or len(bad) == rows:
             first = f"; first: {bad[0].file} row {bad[0].row}: {bad[0].reason}" if bad else ""
             raise DataError(
                 f"split {name!r} of {spec.name}: {len(bad)} of {rows} rows cannot be used, allowed share "

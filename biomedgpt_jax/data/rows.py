@@ -1,6 +1,7 @@
 """What a reader hands to the writer: a row with its images still unread, or a report of a bad row."""
 
 import hashlib
+import io
 import os
 import zipfile
 from collections.abc import Sequence
@@ -8,6 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.limits import refuse_bytes
@@ -70,7 +74,23 @@ class ImageBytes:
         return self.data
 
 
-ImageRef = ImageFile | ImageMember | ImageBytes
+@dataclass(frozen=True, eq=False)
+class ImagePixels:
+    """An image that is an array, uint8 [h w] or [h w 3]; it becomes a PNG file when it is read."""
+
+    pixels: np.ndarray
+    name: str
+
+    def key(self) -> str:
+        return f"pixels:{self.pixels.shape}:{hashlib.sha256(self.pixels.tobytes()).hexdigest()}"
+
+    def read(self) -> bytes:
+        out = io.BytesIO()
+        Image.fromarray(self.pixels).save(out, "PNG")
+        return out.getvalue()
+
+
+ImageRef = ImageFile | ImageMember | ImageBytes | ImagePixels
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ them.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,19 @@ def read_tables(files: list[Path], columns: Columns, find_image: ImageFinder) ->
     """
     for path in files:
         yield from rows_of(
-            path.name, _entries(path, columns), lambda row, entry, p=path: _row(p, row, entry, columns, find_image)
+            path.name,
+            table_entries(path, columns.needed()),
+            lambda row, entry, p=path: _row(p, row, entry, columns, find_image),
         )
 
 
-def _entries(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
+def table_entries(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row from 1, {column: value}) of the needed columns of a Parquet or Arrow file; DataError when one is missing."""
     import pyarrow
 
     try:
         row = 0
-        for batch in _batches(path, columns):
+        for batch in _batches(path, sorted(needed)):
             for entry in batch.to_pylist():
                 row += 1
                 yield row, entry
@@ -72,11 +75,10 @@ def _entries(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]
         raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({reason}); fetch it again") from reason
 
 
-def _batches(path: Path, columns: Columns) -> Iterator[Any]:
+def _batches(path: Path, names: list[str]) -> Iterator[Any]:
     import pyarrow.ipc
     import pyarrow.parquet
 
-    names = sorted(columns.needed())
     if path.suffix == ".parquet":
         with pyarrow.parquet.ParquetFile(path) as table:
             _check_columns(path, table.schema_arrow.names, names)

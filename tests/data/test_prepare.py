@@ -150,7 +150,7 @@ def test_nothing_usable_is_an_error(raw, tmp_path):
     with pytest.raises(DataError, match="'test' of mine: 1 of 1 rows"):
         prepare_dataset(SPEC, tmp_path / "out", source_dir=raw, max_bad_share=1.0)
     (raw / "test.json").write_text("[]")
-    with pytest.raises(DataError, match="'test' of mine: 0 of 0 rows"):
+    with pytest.raises(DataError, match="'test' of mine holds no row"):
         prepare_dataset(SPEC, tmp_path / "out2", source_dir=raw)
 
 
