@@ -6,13 +6,14 @@ A user's own data is one call: `own_dataset("mine", llava_files({"train": "train
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from biomedgpt_jax.data.biomedgpt_tsv import read_biomedgpt_tsv
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.readers import files_in, find_one, read_llava
 from biomedgpt_jax.data.rows import BadRow, Row
 from biomedgpt_jax.data.spec import Access, DatasetSpec, Raw, RawSplit
 from biomedgpt_jax.data.tables import Columns, read_tables, table_splits
 from biomedgpt_jax.data.tfds_source import read_tfds, tfds_splits
-from biomedgpt_jax.data.tsv import read_biomedgpt_tsv, read_tsv
+from biomedgpt_jax.data.tsv import read_tsv
 
 Read = Callable[[Path], Raw]
 
@@ -76,9 +77,9 @@ def tsv_files(splits: Mapping[str, str], images: str = ".") -> Read:
     return read
 
 
-def biomedgpt_files(splits: Mapping[str, str]) -> Read:
-    """BiomedGPT's headerless VQA files."""
-    return lambda folder: raw_files(_files(folder, splits), read_biomedgpt_tsv)
+def biomedgpt_files(splits: Mapping[str, str], table: str) -> Read:
+    """BiomedGPT's headerless files, of one of the tables of biomedgpt_tsv.py."""
+    return lambda folder: raw_files(_files(folder, splits), lambda path: read_biomedgpt_tsv(path, table))
 
 
 def tfds_folder(columns: Columns) -> Read:

@@ -131,7 +131,8 @@ def answer_of(sample: Sample, turn: Turn) -> str:
 def objects_of(sample: Sample) -> list[str]:
     """What its caption speaks of, cleaned."""
     named = sample.meta.get("objects") or []
-    return [cleaned for name in named if (cleaned := clean_caption(str(name), CAPTION_WORDS))]
+    listed = named if isinstance(named, list) else [named]
+    return [cleaned for name in listed if (cleaned := clean_caption(str(name), CAPTION_WORDS))]
 
 
 def boxes_of(sample: Sample) -> list[Box]:

@@ -14,6 +14,7 @@ from absl import flags
 from rich.table import Table
 
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.data.biomedgpt_tsv import TABLES
 from biomedgpt_jax.data.datasets import DATASETS
 from biomedgpt_jax.data.layouts import biomedgpt_files, llava_files, own_dataset, table_folder, tfds_folder, tsv_files
 from biomedgpt_jax.data.manifest import Manifest
@@ -78,7 +79,7 @@ def _spec(config: Config) -> DatasetSpec:
     layouts = {
         "llava": lambda: llava_files(files, own.images),
         "tsv": lambda: tsv_files(files, own.images),
-        "biomedgpt": lambda: biomedgpt_files(files),
+        **{f"biomedgpt-{table}": lambda table=table: biomedgpt_files(files, table) for table in TABLES},
         "table": lambda: table_folder(columns, own.images),
         "tfds": lambda: tfds_folder(columns),
     }

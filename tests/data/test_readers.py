@@ -1,6 +1,5 @@
 """Raw layouts to rows; every bad row with its place and reason."""
 
-import base64
 import json
 import zipfile
 
@@ -9,7 +8,7 @@ import pytest
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.readers import files_in, json_rows, read_llava, zips_in
 from biomedgpt_jax.data.rows import BadRow, Row, inside
-from biomedgpt_jax.data.tsv import read_biomedgpt_tsv, read_tsv
+from biomedgpt_jax.data.tsv import read_tsv
 
 
 def said(*pairs):
@@ -120,28 +119,6 @@ def test_images_in_zip_archives(tmp_path, make_jpeg):
     (tmp_path / "images_2.zip").write_bytes(b"PK cut off")
     with pytest.raises(DataError, match="not a whole zip archive"):
         zips_in(sorted(tmp_path.glob("*.zip")), depth=1)
-
-
-def test_biomedgpt_tsv(tmp_path, make_jpeg):
-    image = base64.b64encode(make_jpeg(3)).decode()
-    lines = [
-        f"q1\tim1\twhat organ?\t0.3|!+liver&&1.0|!+left  lung\tchest\t{image}",
-        f"q2\tim1\tis it\tnormal?\t1.0|!+yes\t\t{image}",
-        "q3\tim1\tq\t1.0|!+yes\t\tnot base64!",
-        f"q4\tim1\tq\tyes\t\t{image}",
-        f"q5\tim1\tis it?\t1|!+Yes\t\t{base64.urlsafe_b64encode(make_jpeg(3)).decode()}",
-    ]
-    path = tmp_path / "train.tsv"
-    path.write_text("\n".join(lines) + "\n")
-    first, tabs, broken, plain, urlsafe = read_biomedgpt_tsv(path)
-    assert (first.id, first.turns) == ("train-q1", (("what organ?", "left lung"),))
-    assert first.images[0].read() == urlsafe.images[0].read() == make_jpeg(3)
-    assert first.meta["answer_type"] == "open"
-    assert first.meta["objects"] == "chest"
-    assert urlsafe.meta["answer_type"] == "closed"
-    assert (tabs.row, tabs.reason) == (2, "expected 6 tab-separated columns, found 7")
-    assert "not base64" in broken.reason
-    assert "expected confidence|!+answer" in plain.reason
 
 
 def test_tsv_with_header(tmp_path):
