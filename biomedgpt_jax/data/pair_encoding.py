@@ -61,10 +61,11 @@ def encode_pairs(
     """
     image = _only_image(sample)
     weight = confidence(sample)
-    pairs = [
-        replace(_encode(sample, text, tokenizer, limits), image=image, weight=weight)
-        for text in pair_texts(sample, rules)
-    ]
+    pairs = []
+    for number, text in enumerate(pair_texts(sample, rules), 1):
+        if not text.target.strip():
+            raise DataError(f"sample {sample.id}: the target of turn {number} is empty")
+        pairs.append(replace(_encode(sample, text, tokenizer, limits), image=image, weight=weight))
     if overflow is Overflow.TRUNCATE:
         return [_truncate(pair, tokenizer, limits) for pair in pairs]
     for pair in pairs:
@@ -79,8 +80,8 @@ def encode_pairs(
 def encode_pair_prompt(
     sample: Sample, rules: PairRules, tokenizer: BiomedGptTokens, limits: TokenLimits
 ) -> EncodedPair:
-    """The last turn without its target, for answering. DataError as above; a prompt is never truncated, but its
-    document may be cut.
+    """The last turn without its target, which may be empty, for answering. DataError as above; a prompt is never
+    truncated, but its document may be cut.
     """
     text = pair_texts(sample, rules, learned=False)[-1]
     pair = replace(_encode(sample, text, tokenizer, limits), target=_ids([]), image=_only_image(sample))

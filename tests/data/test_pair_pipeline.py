@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from biomedgpt_jax.data.answer_lists import listed_answers, training_answers
+from biomedgpt_jax.data.augment import CAPTIONED, AugmentedPairs
 from biomedgpt_jax.data.batch_iterator import Reading
 from biomedgpt_jax.data.batches import HostBatch, ImageReader
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens, train_biomedgpt_tokens
@@ -103,6 +105,15 @@ def test_rows_of_processes_and_workers_make_the_same_batches(pairs: EncodedPairs
     joined = [{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*halves, strict=True)]
     assert same(whole, joined)
     assert same(whole, read_all(data, reading=replace(READING, threads=1, image_cache_bytes=0)))
+
+
+def test_batches_travel_to_other_processes(pairs: EncodedPairs, tokens: BiomedGptTokens) -> None:
+    trie = build_trie(training_answers([pairs]))
+    augmented = AugmentedPairs(pairs, CAPTIONED, 8)
+    settings = replace(SETTINGS, image_size=(8, 8), trie=trie)
+    data = build_pair_data([Part(augmented)], tokens, settings, 4, 1, seed=0)
+    there = pickle.loads(pickle.dumps(data))
+    assert same(read_all(data), read_all(there)) and there.sample_id(3) == data.sample_id(3)
 
 
 def test_resuming_gives_the_same_batches(pairs: EncodedPairs, tokens: BiomedGptTokens) -> None:

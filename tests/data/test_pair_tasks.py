@@ -1,5 +1,7 @@
 """Prompts, word limits and what the decoder is given, by hand; documents are cut inside their prompt."""
 
+from dataclasses import replace
+
 import pytest
 
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens, train_biomedgpt_tokens
@@ -88,6 +90,8 @@ def test_prompts(asked: Sample, rules: PairRules, expected: tuple, tokens: Biome
     assert pair.hinted == (rules.hint is not None) and not pair.shortened
     prompt = encode_pair_prompt(asked, rules, tokens, LIMITS)
     assert read(prompt, tokens) == (*expected[:2], "") and prompt.image == pair.image
+    unanswered = replace(asked, turns=(Turn(asked.turns[0].question, ""),))
+    assert encode_pair_prompt(unanswered, rules, tokens, LIMITS).source.tolist() == pair.source.tolist()
 
 
 def test_words_of_a_question_are_limited(tokens: BiomedGptTokens) -> None:

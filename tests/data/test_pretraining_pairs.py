@@ -1,6 +1,7 @@
 """The examples of each kind of row, wrong ones, and batches that mix both halves of a step."""
 
 import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,7 +194,7 @@ def test_batches_of_both_halves(listed: Callable, tokens: BiomedGptTokens) -> No
         return np.asarray(Image.open(io.BytesIO(image)).resize((SIZE, SIZE)))
 
     def batches(rows: range | None = None) -> list:
-        iterator = data.batches(pixels, Reading(0, 1, 1, 0), rows)
+        iterator = pickle.loads(pickle.dumps(data)).batches(pixels, Reading(0, 1, 1, 0), rows)
         return list(iterator)
 
     whole = batches()
