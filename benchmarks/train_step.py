@@ -16,6 +16,7 @@ from rich.table import Table
 from timing import chosen, compare, machine, software
 from twins import SMALL_DECODER, TINY_DECODER, batch_of, in_transformers, small_llava, torch_inputs
 
+from biomedgpt_jax.core.host_memory import keep_freed_memory
 from biomedgpt_jax.core.lora import BaseWeights, Lora
 from biomedgpt_jax.core.partition import split
 from biomedgpt_jax.core.placing import place_batch
@@ -53,6 +54,7 @@ SHAPES = {
 
 def main() -> None:
     console, shapes = Console(), chosen(SHAPES)
+    keep_freed_memory()  # as `biomedgpt train` does; PyTorch has it too
     console.print(f"{', '.join(shapes)}; float32; {software('jax', 'torch', 'transformers')}; {machine()}")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     table = Table("shape", "rows x tokens", "ours, ms", "PyTorch, ms", "ratio", "loss differs by")

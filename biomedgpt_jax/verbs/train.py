@@ -20,6 +20,7 @@ from rich.console import Console
 
 from biomedgpt_jax.core.compile_cache import cache_folder, use_cache
 from biomedgpt_jax.core.errors import EXIT_RESTART, UsageError
+from biomedgpt_jax.core.host_memory import keep_freed_memory
 from biomedgpt_jax.core.partition import split
 from biomedgpt_jax.core.placing import local_rows
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
@@ -76,6 +77,8 @@ def run(values: flags.FlagValues) -> int:
     workdir = command_line.require_folder(values, "workdir", EXAMPLE)
     join_processes(values)
     use_cache(cache_folder(config.compile_cache, str(workdir), jax.default_backend()))
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     return train(config, workdir, make_console())
 
 
