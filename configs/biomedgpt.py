@@ -60,7 +60,7 @@ RECIPES = {
     "nli": Recipe(7e-5, 200, 0.06, (576, 576, 288), (0, 0, 0), 0.0, 512, 512, "train", "candidates", "nli"),
     "summarise": Recipe(1e-3, 300, 0.06, (320, 320, 320), (0, 0, 0), 0.1, 512, 256, method="beam", task="summary",
                         noise=0.2),
-    "pretrain": Recipe(5e-5, 20, 0.01, (160, 160, 160), (256, 256, 256), 0.0, 528, 272, augmentation="captioned"),
+    "pretrain": Recipe(5e-5, 20, 0.01, (160, 160, 160), (256, 256, 256), 0.0, 288, 272, augmentation="captioned"),
     "instruct": Recipe(5e-5, 1, 0.04, (256, 256, 256), (384, 384, 384), 0.1, 256, 256, task="instruction"),
 }  # fmt: skip
 BEAMS = {"caption": (10, 0.0, 3), "summarise": (5, 0.7, 3)}  # beams, length penalty, words in a row said once

@@ -94,7 +94,7 @@ def _answer(loaded: LoadedPairs, prompt: EncodedPair, pixels: np.ndarray | None,
     )
     size = None if pixels is None else pixels.shape[:2]
     batch = empty_pair_batch(1, prompt_shapes([prompt])[0], PairFields(size))
-    fill_pair_row(batch, 0, prompt, 0, pixels, weight=0)
+    fill_pair_row(batch, 0, prompt, 0, pixels, weight=0.0)
     del batch["samples"]
     with jax.set_mesh(loaded.mesh):
         tokens, lengths = answerer(loaded.model, loaded.params, loaded.tokenizer, how)(batch)
