@@ -9,7 +9,9 @@ import pytest
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.types import ModelFns
+from biomedgpt_jax.data.trie import build_trie
 from biomedgpt_jax.eval import decode
+from biomedgpt_jax.eval.trie_decode import place_trie
 
 STOP, WORDS = 9, 12
 PROMPTS = [[3, 1, 4, STOP], [5, STOP], [2, 7, 1, 8, 6, STOP], [STOP]]
@@ -148,3 +150,38 @@ def test_pick_follows_the_asked_distribution():
 def test_senseless_sampling_is_refused():
     with pytest.raises(RunError, match="top_p"):
         decode.Sampling(1.0, 0, 0.0)
+
+
+def test_a_trie_leaves_the_likeliest_of_its_words_and_sampling_draws_among_them():
+    """The echo model prefers its prompt; off the list the next best word of the list is said."""
+    trie = place_trie(build_trie([[3, 1, STOP], [3, 2, 4, STOP], [5, STOP]]), stop_ids=(STOP, 10), vocab_size=WORDS)
+    slope = echo(lambda token: jax.nn.one_hot(token, WORDS) + 0.01 * jnp.arange(WORDS))
+    batch = batch_of([[3, 1, 4, STOP], [7, 2, 4, STOP], [3, 7, 4, STOP]])
+    tokens, lengths = decode.greedy(
+        slope, PARAMS, batch, max_new_tokens=8, stop_ids=(STOP, 10), cache_length=16, trie=trie
+    )
+    said = [words[:length].tolist() for words, length in zip(tokens, lengths, strict=True)]
+    assert said == [[3, 1], [5], [3, 2, 4]]
+    many = batch_of([[3, 1, STOP]] * 400)
+    flat = echo(lambda token: jnp.zeros((len(token), WORDS)))
+    drawn = decode.sample(flat, PARAMS, many, LIMITS, decode.Sampling(1.0, 0, 1.0), jax.random.key(0), trie)
+    counts = [sum(words[:2].tolist() == start for words in drawn.tokens) / 400 for start in ([3, 1], [3, 2], [5, 0])]
+    np.testing.assert_allclose(counts, [0.25, 0.25, 0.5], atol=0.07)
+    with pytest.raises(RunError, match="longest answer of the trie, which has 3 words"):
+        decode.greedy(slope, PARAMS, batch, max_new_tokens=2, stop_ids=(STOP,), cache_length=16, trie=trie)
+
+
+def test_barred_words_are_never_said():
+    sharp = echo(lambda token: 10.0 * jax.nn.one_hot(token, WORDS) + 0.01 * jnp.arange(WORDS))
+    limits = decode.Limits(8, (STOP,), 16, WORDS, (range(3, 6), range(10, 12)))
+    tokens, lengths = decode.sample(sharp, PARAMS, batch_of(PROMPTS), limits, decode.GREEDY, jax.random.key(0))
+    assert tokens[0, : lengths[0]].tolist() == [] and tokens[2, :3].tolist() == [2, 7, 1]
+    drawn, _ = decode.sample(
+        echo(lambda token: jnp.zeros((len(token), WORDS))),
+        PARAMS,
+        batch_of([[3]] * 40),
+        limits,
+        decode.Sampling(1.0, 0, 1.0),
+        jax.random.key(1),
+    )
+    assert set(np.unique(drawn)) == {0, 1, 2, 6, 7, 8}

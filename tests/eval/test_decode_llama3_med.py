@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from biomedgpt_jax.eval import decode
+from biomedgpt_jax.eval.beam import Beams, beam_search
 from biomedgpt_jax.models.connector import connector_from_name
 from biomedgpt_jax.models.decoders import PRESETS
 from biomedgpt_jax.models.llama3_med import NO_REMAT, Llama3MedConfig, make_llama3_med
 from biomedgpt_jax.models.s2 import MapSize, S2Config
 from biomedgpt_jax.models.towers import PENULTIMATE_PATCHES, TOWERS
 from biomedgpt_jax.models.vision import VisionConfig, feature_widths
+from tests.eval.plain_search import plain_search
 
 NEW = 6
 PROMPTS = (21, 25)  # tokens of each row, 16 of which are image features
@@ -123,3 +125,25 @@ def test_logits_with_a_cache_equal_those_without_at_every_step(model_and_params)
     changed = np.asarray(jax.jit(model.prefill, static_argnums=2)(params, other, 56)[0])
     differs = np.abs(changed - full[rows, prompts - 1]).max(-1) > 1e-2
     assert differs.tolist() == [True, True, False, True]
+
+
+def test_beams_equal_a_search_without_a_cache(model_and_params):
+    model, params = model_and_params
+    full = jax.jit(lambda params, batch: model.unembed(params, model.forward(params, batch)))
+    batch = prompt_batch(np.zeros((2, 0), np.int32), 28)
+    limits = decode.Limits(NEW, (7,), 28 + NEW, 64)
+    found = beam_search(model, params, batch, limits, Beams(3, 1.0, 2, 2))
+
+    for row, known in enumerate(PROMPTS):
+        prompt = batch["tokens"][row, :known].tolist()
+
+        def logits(words: list[int], row=row, known=known) -> np.ndarray:
+            answers = np.zeros((2, len(words) - known), np.int32)
+            answers[row] = words[known:]
+            return np.asarray(full(params, prompt_batch(answers, 36)))[row, len(words) - 1]
+
+        options = {"end": 7, "beams": 3, "longest": NEW, "length_penalty": 1.0, "no_repeat": 2, "shortest": 2}
+        plain = plain_search(logits, prompt, exist=64, **options)
+        said = [words[:length].tolist() for words, length in zip(found.tokens[row], found.lengths[row], strict=True)]
+        assert said == [words for words, _ in plain]
+        np.testing.assert_allclose(found.scores[row], [score for _, score in plain], rtol=1e-5, atol=1e-5)
