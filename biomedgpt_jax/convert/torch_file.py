@@ -41,5 +41,6 @@ class TorchFile(ArchiveTensors):
     """
 
     def __init__(self, path: str | os.PathLike):
-        archive = TorchArchive(Path(path))
+        self.path = Path(path)
+        archive = TorchArchive(self.path)
         super().__init__(archive, archive.state_dict(archive.content, "the file"))

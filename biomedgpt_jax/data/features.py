@@ -31,7 +31,10 @@ FEATURES = "features.array_record"
 HASH_BYTES = 32
 SHARD_SECONDS = 120.0  # of work that an interruption may cost
 SHARD_BYTES = 4 << 30  # of a file; all files of a cache are open while it is read
-DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+DTYPES = {
+    name: np.dtype(kind)
+    for name, kind in (("float32", np.float32), ("bfloat16", ml_dtypes.bfloat16), ("int32", np.int32))
+}
 
 Key = Mapping[str, Any]  # JSON values by name; everything that decides a feature
 Picture = tuple[PreparedSplit, int]  # a split and the number of an image record in it
@@ -41,7 +44,7 @@ Progress = Callable[[str, int, int], None]  # (what, done, in all)
 
 @dataclass(frozen=True)
 class FeatureShape:
-    """Of one image: [tokens channels] in `dtype`, "float32" or "bfloat16"."""
+    """Of one image: [tokens channels] in `dtype`, a name in DTYPES."""
 
     tokens: int
     channels: int

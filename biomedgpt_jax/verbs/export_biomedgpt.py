@@ -79,7 +79,7 @@ def _prove_and_push(
     out = exported.folder
     same = reimport(out / CHECKPOINT if exported.form is Form.FAIRSEQ else out, leaves, source.config)
     say(f"read back: {same.leaves} arrays, {len(same.unequal)} differ")
-    facts = {"form": exported.form.value, "dtype": str(leaves.dtype), "skipped": UNCOMPARED}
+    facts: dict[str, Any] = {"form": exported.form.value, "dtype": str(leaves.dtype), "skipped": UNCOMPARED}
     if not write_certificate(out, same, None, **facts):
         say(f"{out} is not the same model; parity.json says where it differs.")
         return 1

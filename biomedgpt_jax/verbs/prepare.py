@@ -5,6 +5,9 @@ biomedgpt prepare --config=configs/data/dataset.py:name=slake --out=data/slake -
 
 With --features it computes what a frozen tower makes of prepared images, by the configuration that is to train:
 biomedgpt prepare --features --out=data/vqa_rad.features --config=configs/llama3_med.py:stage=1,data=data/vqa_rad,...
+
+With --codes it gives each image of prepared data the codes of a VQ-GAN, for BiomedGPT's pre-training:
+biomedgpt prepare --codes=downloads/vqgan_gumbel_f8/last.ckpt --data=data/chexpert --out=data/chexpert_codes
 """
 
 import sys
@@ -21,7 +24,7 @@ from biomedgpt_jax.data.manifest import Manifest
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.spec import DatasetSpec
 from biomedgpt_jax.data.tables import Columns
-from biomedgpt_jax.verbs import command_line, prepare_features
+from biomedgpt_jax.verbs import command_line, prepare_codes, prepare_features
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.model_spec import lookup
@@ -34,9 +37,14 @@ def define(values: flags.FlagValues) -> None:
     command_line.define_config(values, None)
     flags.DEFINE_string("out", None, "Folder to write.", flag_values=values)
     flags.DEFINE_boolean("features", False, "Cache the features of a training's frozen tower.", flag_values=values)
+    flags.DEFINE_string("codes", None, "Checkpoint of the VQ-GAN that gives images their codes.", flag_values=values)
+    flags.DEFINE_string("data", None, "Prepared data whose images get codes.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
+    if values.codes:
+        prepare_codes.run(values)
+        return
     if values.features:
         prepare_features.run(values)
         return
