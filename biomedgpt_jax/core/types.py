@@ -74,10 +74,10 @@ class ModelFns:
 
     init: Callable[[jax.Array], Params]  # key -> float32 parameters
     axes: Callable[[], AxesTree]
-    forward: Callable[[Params, Batch], jax.Array]  # -> hidden [b s d]
+    forward: Callable[[Params, Any], jax.Array]  # a Batch or a PairBatch -> hidden [b s d]
     unembed: Callable[[Params, jax.Array], jax.Array]  # hidden [... d] -> float32 logits [... v]
     head: Callable[[Params], jax.Array]  # -> [d v] in the type of hidden states, whose product with them are logits
-    prefill: Callable[[Params, Batch, int], tuple[jax.Array, Any]]  # -> logits [b v], cache
+    prefill: Callable[[Params, Any, int], tuple[jax.Array, Any]]  # -> logits [b v], cache
     decode: Callable[[Params], DecodeStep]  # what is the same for every token is done here, once
     vocab_size: int | None = None  # words of the head that exist, where more pad its layout
     train: Train | None = None

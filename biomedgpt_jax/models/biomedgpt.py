@@ -2,7 +2,7 @@
 
 Equations as in OFA (arXiv 2202.03052), whose weights and those of arXiv 2305.17100 it takes.
 
-Axis letters: b rows, t source words, s target tokens, w pixels, n places of a source, d width, v vocabulary.
+Axis letters: b rows, t source words, s target tokens, h w pixels, n places of a source, d width, v vocabulary.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, UInt8
 
 from biomedgpt_jax.core.module import Functional, Remat
 from biomedgpt_jax.core.sharding import shard
@@ -27,6 +27,7 @@ from biomedgpt_jax.models.vision import normalise
 PAD = 1  # its embedding begins as zeros
 
 Pixels = tuple[float, float, float]  # one number per channel
+AsPixels = Callable[[jax.Array, jax.Array | None], jax.Array]  # uint8 pictures [b 1 h w 3], which have a hole [b]
 
 
 def make_biomedgpt(
@@ -50,8 +51,8 @@ def make_biomedgpt(
     model = Functional(lambda rngs: BiomedGpt(config, rngs=rngs))
     dtype = jnp.dtype(compute_dtype)
 
-    def pixels(batch: PairBatch) -> jax.Array:
-        return normalised(batch, image_mean, image_std).astype(dtype)
+    def pixels(images: jax.Array, hole: jax.Array | None) -> jax.Array:
+        return normalised(images, hole, image_mean, image_std).astype(dtype)
 
     def forward(params: Params, batch: PairBatch) -> Float[Array, "b s d"]:
         bound = model.bind(params)
@@ -104,19 +105,19 @@ class BiomedGpt(nnx.Module):
         self.decoder = Decoder(config, rngs=rngs)
         self.config = config
 
-    def encode(
-        self, batch: PairBatch, pixels: Callable[[PairBatch], jax.Array], dtype: DTypeLike, *, remat: Remat
-    ) -> Encoded:
+    def encode(self, batch: PairBatch, pixels: AsPixels, dtype: DTypeLike, *, remat: Remat) -> Encoded:
         """The source as the model answers."""
         words, patches = self.embed(batch["source_tokens"], dtype), None
         if "images" in batch:
-            patches, _ = self.encoder.patches(pixels(batch), present(batch), None, remat=remat)
+            seen = present(batch["images"], batch.get("image_mask"))
+            images = pixels(batch["images"], batch.get("image_hole"))
+            patches, _ = self.encoder.patches(images, seen, None, remat=remat)
         return self.encoder(words, batch["source_mask"], patches, remat=remat)
 
     def learn(
         self,
         batch: PairBatch,
-        pixels: Callable[[PairBatch], jax.Array],
+        pixels: AsPixels,
         dtype: DTypeLike,
         *,
         remat: Remat,
@@ -128,9 +129,10 @@ class BiomedGpt(nnx.Module):
         words, patches = self.embed(batch["source_tokens"], dtype), None
         statistics = self.encoder.stem.statistics()
         if "images" in batch:
-            seen = present(batch)
+            seen = present(batch["images"], batch.get("image_mask"))
+            images = pixels(batch["images"], batch.get("image_hole"))
             of_batch = live(learning.batch_norm, seen.astype(jnp.float32))
-            patches, statistics = self.encoder.patches(pixels(batch), seen, of_batch, remat=remat)
+            patches, statistics = self.encoder.patches(images, seen, of_batch, remat=remat)
             if "patches_kept" in batch:
                 patches = sampled(patches, batch["patches_kept"], patches_key)
         source = self.encoder(words, batch["source_mask"], patches, remat=remat, learning=learning, key=key)
@@ -144,21 +146,21 @@ class BiomedGpt(nnx.Module):
         return jnp.where(exists, logits, jnp.finfo(jnp.float32).min)
 
 
-def normalised(batch: PairBatch, mean: Pixels, std: Pixels) -> Float[Array, "b w w 3"]:
-    """The pictures of a batch as the stem reads them; where `image_hole` says so, their middle half is 0."""
-    images = shard(batch["images"][:, 0], "tiles", None, None, None)
-    pixels = normalise(images, mean, std)
-    if "image_hole" not in batch:
+def normalised(
+    images: UInt8[Array, "b 1 h w 3"], hole: Bool[Array, " b"] | None, mean: Pixels, std: Pixels
+) -> Float[Array, "b h w 3"]:
+    """Pictures as the stem reads them; the middle half of those with a hole is 0."""
+    pixels = normalise(shard(images[:, 0], "tiles", None, None, None), mean, std)
+    if hole is None:
         return pixels
     rows, columns = (_middle(size) for size in pixels.shape[1:3])
-    hidden = batch["image_hole"][:, None, None] & rows[:, None] & columns
+    hidden = hole[:, None, None] & rows[:, None] & columns
     return jnp.where(hidden[..., None], 0, pixels)
 
 
-def present(batch: PairBatch) -> jax.Array:
-    """Which rows hold a picture, bool [b]."""
-    rows = batch["images"].shape[0]
-    return batch["image_mask"] if "image_mask" in batch else jnp.ones(rows, bool)
+def present(images: UInt8[Array, "b 1 h w 3"], mask: Bool[Array, " b"] | None) -> Bool[Array, " b"]:
+    """Which rows hold a picture."""
+    return jnp.ones(images.shape[0], bool) if mask is None else mask
 
 
 def sampled(patches: Patches, kept: jax.Array, key: jax.Array) -> Patches:

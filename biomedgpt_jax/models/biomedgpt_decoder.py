@@ -24,7 +24,7 @@ from biomedgpt_jax.layers.relative_bias import code_bias, image_buckets, text_bi
 from biomedgpt_jax.models.biomedgpt_cache import KeysValues, PairCache
 from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig, Learning
 from biomedgpt_jax.models.biomedgpt_encoder import Encoded, layer_noises
-from biomedgpt_jax.models.biomedgpt_positions import Positions, code_ids, position_bias
+from biomedgpt_jax.models.biomedgpt_positions import DecoderPositions, code_ids, position_bias
 
 
 class SharedBias(NamedTuple):
@@ -51,7 +51,7 @@ class Decoder(nnx.Module):
         c = config
         self.text_norm = LayerNorm(c.width, eps=c.norm_eps, rngs=rngs)
         self.code_norm = LayerNorm(c.width, eps=c.norm_eps, rngs=rngs)
-        self.positions = Positions(c, ("self_q", "self_k", "cross_q", "cross_k"), rngs=rngs)
+        self.positions = DecoderPositions(c, rngs=rngs)
         self.layers = stack(lambda keys: DecoderLayer(c, rngs=keys), c.decoder_layers, rngs)
         self.norm = LayerNorm(c.width, eps=c.norm_eps, rngs=rngs)
         self.config = config
@@ -73,8 +73,8 @@ class Decoder(nnx.Module):
         x = dropout(x, 0.0 if learning is None else learning.dropout, words_key)
 
         def one(layer: "DecoderLayer", x: jax.Array, noise: Any) -> tuple[jax.Array, None]:
-            noise = None if noise is None or learning is None else Noise(*noise, learning.dropout)
-            return layer(x, source, bias, codes, noise)[0], None
+            dropped = None if noise is None or learning is None else Noise(noise[0], noise[1], learning.dropout)
+            return layer(x, source, bias, codes, dropped)[0], None
 
         return self.norm(
             scan(self.layers, one, x, layer_noises(self.config.decoder_layers, learning, layers_key), remat=remat)[0]

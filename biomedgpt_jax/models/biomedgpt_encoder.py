@@ -1,6 +1,6 @@
 """The encoder of BiomedGPT: patches of an image, then the words of a text, in one sequence.
 
-Axis letters: b rows, t words, p patches, n = p + t places, d width, h heads, w pixels.
+Axis letters: b rows, t words, p patches, n = p + t places, d width, h heads; of an image, h w pixels.
 """
 
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from biomedgpt_jax.layers.normformer import Noise, NormFormerAttention, NormForm
 from biomedgpt_jax.layers.relative_bias import image_bias, text_bias
 from biomedgpt_jax.layers.resnet import CHANNELS, Stem
 from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig, Learning
-from biomedgpt_jax.models.biomedgpt_positions import Positions, position_bias
+from biomedgpt_jax.models.biomedgpt_positions import EncoderPositions, position_bias
 
 TEXT, IMAGE = 0, 1  # rows of the type embedding
 
@@ -60,13 +60,13 @@ class Encoder(nnx.Module):
         self.type_embedding = param(rngs, (2, c.width), (None, "embed"), init)
         self.text_norm = LayerNorm(c.width, eps=c.norm_eps, rngs=rngs)
         self.patch_norm = LayerNorm(c.width, eps=c.norm_eps, rngs=rngs)
-        self.positions = Positions(c, ("q", "k"), rngs=rngs)
+        self.positions = EncoderPositions(c, rngs=rngs)
         self.layers = stack(lambda keys: EncoderLayer(c, rngs=keys), c.encoder_layers, rngs)
         self.norm = LayerNorm(c.width, eps=c.norm_eps, rngs=rngs)
         self.config = config
 
     def patches(
-        self, images: Float[Array, "b w w 3"], present: Bool[Array, " b"], live: Live | None, *, remat: Remat
+        self, images: Float[Array, "b h w 3"], present: Bool[Array, " b"], live: Live | None, *, remat: Remat
     ) -> tuple[Patches, Any]:
         """Projected features of normalised images, and the stem's running statistics after them."""
         x, statistics = self.stem(images, live, remat=remat)
@@ -108,7 +108,7 @@ class Encoder(nnx.Module):
 
     def _run(self, x: jax.Array, mask: jax.Array, bias: LayerBias, remat: Remat, learning: Any, key: Any) -> jax.Array:
         def one(layer: "EncoderLayer", x: jax.Array, noise: Any) -> tuple[jax.Array, None]:
-            return layer(x, mask, bias, None if noise is None else Noise(*noise, learning.dropout)), None
+            return layer(x, mask, bias, None if noise is None else Noise(noise[0], noise[1], learning.dropout)), None
 
         return scan(self.layers, one, x, layer_noises(self.config.encoder_layers, learning, key), remat=remat)[0]
 

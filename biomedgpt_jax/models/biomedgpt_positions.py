@@ -24,17 +24,14 @@ UNUSED = 2  # rows at the end of the table of text positions that no text reache
 
 
 class Positions(nnx.Module):
-    """Tables of one side, and `names` of the projections that make a bias of their rows."""
+    """The tables of one side."""
 
-    def __init__(self, config: BiomedGptConfig, names: tuple[str, ...], *, rngs: nnx.Rngs):
+    def __init__(self, config: BiomedGptConfig, *, rngs: nnx.Rngs):
         c, init = config, jax.nn.initializers.normal(config.init_std)
         self.text = param(rngs, (c.text_positions, c.width), (None, "embed"), init)
         self.image = param(rngs, (c.image_positions, c.width), (None, "embed"), init)
         self.text_norm = LayerNorm(c.width, eps=c.norm_eps, rngs=rngs)
         self.image_norm = LayerNorm(c.width, eps=c.norm_eps, rngs=rngs)
-        heads = {"in_axes": ("embed",), "out_axes": ("heads", "head_dim"), "bias": True, "init": init, "rngs": rngs}
-        for name in names:
-            setattr(self, name, Linear((c.width,), (c.heads, c.head_dim), **heads))
         self.config = config
 
     def of_text(self, places: int, dtype: DTypeLike) -> Float[Array, "n d"]:
@@ -68,6 +65,23 @@ class Positions(nnx.Module):
     def of_codes(self, places: int, dtype: DTypeLike) -> Float[Array, "n d"]:
         """The positions of a beginning and the codes of a picture."""
         return self.image[...][code_ids(self.config, places)].astype(dtype)
+
+
+class EncoderPositions(Positions):
+    """With what makes queries and keys of them."""
+
+    def __init__(self, config: BiomedGptConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        self.q, self.k = _projection(config, rngs), _projection(config, rngs)
+
+
+class DecoderPositions(Positions):
+    """With what makes queries and keys of them, among themselves and for the source's."""
+
+    def __init__(self, config: BiomedGptConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        self.self_q, self.self_k = _projection(config, rngs), _projection(config, rngs)
+        self.cross_q, self.cross_k = _projection(config, rngs), _projection(config, rngs)
 
 
 def position_bias(
@@ -118,3 +132,9 @@ def extend_positions(params: Params, config: BiomedGptConfig, places: int) -> tu
 
     extended = {**params, "encoder": side(params["encoder"]), "decoder": side(params["decoder"])}
     return extended, replace(config, text_positions=places + UNUSED)
+
+
+def _projection(config: BiomedGptConfig, rngs: nnx.Rngs) -> Linear:
+    init = jax.nn.initializers.normal(config.init_std)
+    axes = {"in_axes": ("embed",), "out_axes": ("heads", "head_dim")}
+    return Linear((config.width,), (config.heads, config.head_dim), **axes, bias=True, init=init, rngs=rngs)

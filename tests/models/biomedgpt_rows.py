@@ -1,7 +1,7 @@
 """A tiny BiomedGPT with random weights, in torch and in ours, and batches for it."""
 
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from types import SimpleNamespace
 
 import jax
@@ -30,8 +30,6 @@ SIZES = {
     "stem_blocks": (3, 1, 1),
     "vocab_size": 300,
 }
-# Compiles in half the time, and initial values in a quarter; runs are short.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 # Buffers and copies of the embedding, which are not parameters.
 NOT_READ = (r".*(version|rp_bucket|image_position_idx|num_batches_tracked)", r"decoder\.(embed_tokens|output_p).*")
 

@@ -18,7 +18,7 @@ from biomedgpt_jax.models.biomedgpt_config import (
     is_statistic,
 )
 from biomedgpt_jax.models.biomedgpt_positions import extend_positions
-from tests.models.biomedgpt_rows import MEAN, STD, compiled, make, reference, rows, tiny, torch_logits
+from tests.models.biomedgpt_rows import MEAN, STD, make, reference, rows, tiny, torch_logits
 from tests.models.torch_biomedgpt import random_biomedgpt
 
 CODES = 257  # a beginning and 16 x 16 codes
@@ -48,7 +48,7 @@ def close(ours, theirs, where=None):
 
 
 def logits(model, params, batch):
-    return compiled(lambda params, batch: model.unembed(params, model.forward(params, batch)))(params, batch)
+    return jax.jit(lambda params, batch: model.unembed(params, model.forward(params, batch)))(params, batch)
 
 
 @pytest.mark.parametrize("name", BATCHES)
@@ -81,10 +81,10 @@ def test_each_part_equals_that_of_torch():
 
     def parts(params, batch):
         ours = it.bind(params)
-        pixels = normalised(batch, MEAN, STD)
+        pixels, seen = normalised(batch["images"], None, MEAN, STD), present(batch["images"], batch["image_mask"])
         found = {"stem": ours.encoder.stem(pixels, None, remat=Remat.NONE)[0]}
         words = ours.embed(batch["source_tokens"], jnp.float32)
-        patches, _ = ours.encoder.patches(pixels, present(batch), None, remat=Remat.NONE)
+        patches, _ = ours.encoder.patches(pixels, seen, None, remat=Remat.NONE)
         source = ours.encoder(words, batch["source_mask"], patches, remat=Remat.NONE)
         bias = ours.encoder._bias(source.positions, patches, words.shape[1])
         found |= {"encoder": source.hidden, "absolute": bias.absolute}
@@ -94,7 +94,7 @@ def test_each_part_equals_that_of_torch():
         target = ours.embed(batch["tokens"], jnp.float32)
         return found | {"decoder": ours.decoder(target, source, None, remat=Remat.NONE)}, source.mask
 
-    found, mask = compiled(parts)(it.params, MIXED)
+    found, mask = jax.jit(parts)(it.params, MIXED)
     places = {"encoder": mask, "decoder": MIXED["segment_ids"]}
     for name, ours in found.items():
         theirs = it.theirs.seen[name]
@@ -135,7 +135,7 @@ def test_an_unknown_size_is_refused_with_the_list():
 def test_parameters_begin_as_published():
     config = tiny(encoder_layers=1, decoder_layers=1, stem_blocks=(2, 1, 1))
     leaves = {
-        path: np.asarray(leaf) for path, leaf in leaf_paths(compiled(make(config).init)(jax.random.key(3))).items()
+        path: np.asarray(leaf) for path, leaf in leaf_paths(jax.jit(make(config).init)(jax.random.key(3))).items()
     }
     for path, leaf in leaves.items():
         name = path.rsplit("/", 1)[-1]

@@ -7,7 +7,7 @@ import pytest
 
 from biomedgpt_jax.eval.decode import greedy
 from biomedgpt_jax.models import biomedgpt_decoder
-from tests.models.biomedgpt_rows import compiled, make, reference, rows, tiny
+from tests.models.biomedgpt_rows import make, reference, rows, tiny
 
 GIVEN, STEPS, PLACES = (4, 1, 2), 3, 9
 
@@ -18,7 +18,7 @@ def whole(batch, tokens):
     model = make(CONFIG)
     batch = batch | {"tokens": tokens, "segment_ids": np.ones_like(tokens)}
     return np.asarray(
-        compiled(lambda params, batch: model.unembed(params, model.forward(params, batch)))(it.params, batch)
+        jax.jit(lambda params, batch: model.unembed(params, model.forward(params, batch)))(it.params, batch)
     )
 
 
@@ -40,9 +40,9 @@ def test_cached_logits_equal_uncached_ones_for_each_beam(kind, platform, monkeyp
     said = np.random.default_rng(1).integers(4, 300, (6, STEPS))
     # Before the last word the beams of source 1 change places, both beams of source 2 go on with its second.
     order = np.array([0, 1, 3, 2, 5, 5])
-    last, cache = compiled(lambda params, batch: model.prefill(params, batch, PLACES))(it.params, batch)
+    last, cache = jax.jit(lambda params, batch: model.prefill(params, batch, PLACES))(it.params, batch)
     assert len(cache.own) == (CONFIG.decoder_layers if platform == "cpu" else 1)
-    decode = compiled(lambda params, tokens, cache: model.decode(params)(tokens, cache))
+    decode = jax.jit(lambda params, tokens, cache: model.decode(params)(tokens, cache))
     seen, cache = [], cache.widen(2)
     assert cache.source[0][0].shape[1] == 3 and cache.beams == 2
     for step in range(STEPS):
@@ -66,8 +66,8 @@ def test_cached_logits_equal_uncached_ones_for_each_beam(kind, platform, monkeyp
 
 def test_a_rewound_cache_forgets():
     it, model, batch = reference(CONFIG), make(CONFIG), KINDS["text"]()
-    decode = compiled(lambda params, tokens, cache: model.decode(params)(tokens, cache))
-    _, cache = compiled(lambda params, batch: model.prefill(params, batch, PLACES))(it.params, batch)
+    decode = jax.jit(lambda params, tokens, cache: model.decode(params)(tokens, cache))
+    _, cache = jax.jit(lambda params, batch: model.prefill(params, batch, PLACES))(it.params, batch)
     words = jnp.asarray([5, 6, 7])
     right, _ = decode(it.params, words, cache)
     _, ahead = decode(it.params, words + 9, cache)

@@ -12,7 +12,7 @@ from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.partition import leaf_paths, merge, split
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh, shardings
 from biomedgpt_jax.models.biomedgpt_config import BatchNorm, Learning, is_statistic
-from tests.models.biomedgpt_rows import compiled, make, params_of, rows, tiny
+from tests.models.biomedgpt_rows import make, params_of, rows, tiny
 from tests.models.torch_biomedgpt import random_biomedgpt
 
 MESHES = {
@@ -53,7 +53,7 @@ def learned(shape: MeshShape, remat: Remat):
     batch = jax.device_put(BATCH, shardings(mesh, batch_axes, BATCH))
     trainable, statistics = split(placed, lambda path: not is_statistic(path))
     with jax.set_mesh(mesh):
-        step = compiled(jax.value_and_grad(loss, has_aux=True))
+        step = jax.jit(jax.value_and_grad(loss, has_aux=True))
         (value, moved), gradients = step(trainable, statistics, batch, jax.random.key(0))
     return float(value), leaf_paths(jax.tree.map(np.asarray, moved)), leaf_paths(jax.tree.map(np.asarray, gradients))
 

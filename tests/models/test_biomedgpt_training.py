@@ -9,7 +9,7 @@ from biomedgpt_jax.core.partition import leaf_paths, merge, split
 from biomedgpt_jax.models.biomedgpt import sampled
 from biomedgpt_jax.models.biomedgpt_config import BatchNorm, Learning, is_statistic
 from biomedgpt_jax.models.biomedgpt_encoder import Patches, layer_noises
-from tests.models.biomedgpt_rows import STILL, compiled, make, params_of, reference, rows, torch_logits
+from tests.models.biomedgpt_rows import STILL, make, params_of, reference, rows, torch_logits
 
 BATCH = rows((9, 6, 7), (6, 3, 5), image=64) | {"image_mask": np.array([True, True, True])}
 WORDS = rows((4,), (3,))
@@ -18,7 +18,7 @@ SYNCED = Learning(dropout=0.0, drop_path=0.0, batch_norm=BatchNorm.SYNCED)
 
 def learn(learning, batch, seed=0):
     it = reference()
-    train = compiled(make(it.config, learning).train)
+    train = jax.jit(make(it.config, learning).train)
     hidden, statistics = train(it.params, batch, jax.random.key(seed))
     return np.asarray(hidden), leaf_paths(statistics)
 
@@ -26,7 +26,7 @@ def learn(learning, batch, seed=0):
 def test_where_nothing_is_dropped_and_statistics_are_frozen_it_learns_as_it_answers():
     it = reference()
     hidden, statistics = learn(STILL, BATCH)
-    np.testing.assert_allclose(hidden, compiled(make(it.config).forward)(it.params, BATCH), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(hidden, jax.jit(make(it.config).forward)(it.params, BATCH), rtol=0, atol=1e-5)
     assert statistics == {path: statistics[path] for path in leaf_paths(it.params) if is_statistic(path)}
     for path, leaf in statistics.items():
         np.testing.assert_array_equal(leaf, leaf_paths(it.params)[path])
