@@ -16,7 +16,9 @@ from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.verbs import command_line
 
 VERBS = {
+    "data": "list the data sets: task, sizes, licence, access, and what of them is on this machine",
     "prepare": "turn a data set into ArrayRecord files with a manifest",
+    "lint": "check prepared data as a training would read it",
     "train": "train a model; the same command again resumes",
     "eval": "score a model on a prepared split under a named protocol",
     "generate": "answer a question about an image",

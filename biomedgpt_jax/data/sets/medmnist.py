@@ -64,9 +64,9 @@ def _rows(each: MedMnist, path: Path, split: str) -> Iterator[Row | BadRow]:
     try:
         with zipfile.ZipFile(path) as packed:
             labels = _labels(packed, f"{PARTS[split]}_labels.npy")
-            with packed.open(f"{PARTS[split]}_images.npy") as file:
-                entries = enumerate(zip(labels.tolist(), _pictures(file, len(labels)), strict=True), 1)
-                yield from rows_of(path.name, entries, lambda row, entry: _row(each, path, split, row, *entry))
+            pictures = _pictures(packed, f"{PARTS[split]}_images.npy", len(labels))
+            entries = enumerate(zip(labels.tolist(), pictures, strict=True), 1)
+            yield from rows_of(path.name, entries, lambda row, entry: _row(each, path, split, row, *entry))
     except (zipfile.BadZipFile, KeyError, IndexError, EOFError, zlib.error, ValueError) as reason:
         raise DataError(f"{path}: not the npz file of {each.name} ({reason}); fetch it again") from reason
 
@@ -76,16 +76,17 @@ def _labels(packed: zipfile.ZipFile, member: str) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False).reshape(-1)
 
 
-def _pictures(file: zipfile.ZipExtFile, count: int) -> Iterator[np.ndarray]:
+def _pictures(packed: zipfile.ZipFile, member: str, count: int) -> Iterator[np.ndarray]:
     """One picture after the other: a whole array of 224 pixels may be larger than the memory."""
-    version = np.lib.format.read_magic(file)
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, by_columns, kind = header(file)
-    if kind != np.uint8 or by_columns or shape[0] != count:
-        raise ValueError(f"pictures of {kind} in shape {shape}, expected uint8 and {count} of them")
-    for _ in range(count):
-        data = file.read(int(np.prod(shape[1:])))
-        yield np.frombuffer(data, np.uint8).reshape(shape[1:])
+    with packed.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, by_columns, kind = header(file)
+        if kind != np.uint8 or by_columns or shape[0] != count:
+            raise ValueError(f"pictures of {kind} in shape {shape}, expected uint8 and {count} of them")
+        for _ in range(count):
+            data = file.read(int(np.prod(shape[1:])))
+            yield np.frombuffer(data, np.uint8).reshape(shape[1:])
 
 
 def _row(each: MedMnist, path: Path, split: str, row: int, label: int, picture: np.ndarray) -> Row:
