@@ -16,7 +16,7 @@ MARKS = 5  # <s> <pad> </s> <unk> <mask>
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_args(arg, data="", body_parts="", epochs=8)
+    args = parse_args(arg, data="", body_parts="", epochs=5)
     config = base("smoke", 64, args["data"])
     config.model.vocab_size = WORDS + MARKS + CODES + BINS
     config.model.dropout = config.model.drop_path = 0.0

@@ -42,7 +42,12 @@ case "$set_name" in
     [ "$family" = biomedgpt ] || arguments="$arguments,vocabulary=500"
     ;;
 esac
-picture="$(find "${BIOMEDGPT_DATA:-$out}" -name 'synpic*.jpg' 2>/dev/null | sort | sed -n 1p)" # the built-in set has none
+
+ask_about_a_picture() { # the built-in set has no picture files
+  local picture
+  picture="$(find "${BIOMEDGPT_DATA:-$out}" -name 'synpic*.jpg' 2>/dev/null | sort | sed -n 1p)"
+  [ -z "$picture" ] || biomedgpt generate --model="$1" --image="$picture" --question="Which part of the body is shown?"
+}
 
 export_model() { # a folder without a certificate was left by an export that did not come to its proof
   [ -f "$out/huggingface/parity.json" ] && return
@@ -57,7 +62,7 @@ llama3_med() {
   rm -rf "$out/imported" "$out/eval"
   biomedgpt import --from="$out/huggingface" --out="$out/imported"
   biomedgpt eval --config="configs/eval.py:data=$data" --model="$out/stage2" --out="$out/eval"
-  [ -z "$picture" ] || biomedgpt generate --model="$out/stage2" --image="$picture" --question="Which part of the body is shown?"
+  ask_about_a_picture "$out/stage2"
 }
 
 biomedgpt_small() {
@@ -71,7 +76,7 @@ biomedgpt_small() {
     --config.pairs.method=candidates
   biomedgpt eval --config="configs/eval.py:data=$data" --model="$out/imported" --out="$out/eval_imported" "$closed"
   cmp "$out/eval/predictions.jsonl" "$out/eval_imported/predictions.jsonl" # the same model answers the same
-  [ -z "$picture" ] || biomedgpt generate --model="$out/run" --image="$picture" --question="Which part of the body is shown?"
+  ask_about_a_picture "$out/run"
 }
 
 case "$family" in

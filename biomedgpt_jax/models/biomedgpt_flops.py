@@ -6,7 +6,7 @@ EXPANSION = 4  # of a bottleneck's channels
 STRIDE = 16  # pixels of a patch
 
 
-def forward_flops(config: BiomedGptConfig, source: int, target: int, image_size: int, *, causal: bool) -> float:
+def forward_flops(config: BiomedGptConfig, source: int, target: int, image_size: int, *, causal: bool) -> int:
     """Of one row: its picture (image_size 0: none), `source` words, `target` words and their logits.
 
     Args:
@@ -26,7 +26,7 @@ def forward_flops(config: BiomedGptConfig, source: int, target: int, image_size:
     return stem + layers + positions + places * 2 * d + head
 
 
-def stem_flops(config: BiomedGptConfig, image_size: int) -> float:
+def stem_flops(config: BiomedGptConfig, image_size: int) -> int:
     """Of the ResNet and the projection of its patches."""
     width, total = config.stem_width, 2 * (image_size // 2) ** 2 * 7 * 7 * 3 * config.stem_width
     channels, side = width, image_size // 4

@@ -157,7 +157,8 @@ def _loader_bytes(config: Config, parts: Parts, processes: int) -> int:
 
 def _checkpoint_bytes(config: Config, parts: Parts) -> int:
     """Of the checkpoints that are kept and the one that is being written, and of the frozen part, kept once."""
-    changing = _bytes((parts.abstract.trainable, parts.abstract.opt_state))
+    state = parts.abstract
+    changing = _bytes((state.trainable, state.opt_state, state.statistics, state.average))
     return ((config.train.keep or 1) + 1) * changing + _bytes(parts.abstract.frozen)
 
 

@@ -99,7 +99,8 @@ def _answer_pairs(values: flags.FlagValues, folder: Path, rows: list[Asked | Bad
     loaded = load_pairs(folder, values.step, values.dtype, said, "")
     manner = PairManner(sampling, values.max_new_tokens, values.open, jax.random.key(values.seed))
     with progress() as advance:
-        answered = answer_pair_rows(loaded, rows, manner, values.batch_rows, advance)
+        together = min(values.batch_rows, len(rows))
+        answered = answer_pair_rows(loaded, rows, manner, together, advance)
         if len(rows) > 1 or values.questions or values.out:
             write_rows(answered, Path(values.out) if values.out else None)
             return

@@ -1,6 +1,7 @@
 """A BiomedGPT read from disk, ready to be asked: a run's, or an imported one."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,18 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from biomedgpt_jax.checkpoint.start import from_run, from_weights
+from biomedgpt_jax.checkpoint.weights import TABLE
+from biomedgpt_jax.convert.importer import import_folder
 from biomedgpt_jax.convert.processing import ASKING
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.core.module import Remat
+from biomedgpt_jax.core.partition import from_leaf_paths, leaf_paths
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.answer_lists import listed_answers
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
 from biomedgpt_jax.data.tokenizers import load_tokenizer
+from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig
 from biomedgpt_jax.verbs.biomedgpt_spec import PIXELS, STILL, TASKS, BiomedGptSpec, build_model, imported_config
 from biomedgpt_jax.verbs.model_spec import DTYPES, lookup
 from biomedgpt_jax.verbs.pair_data import ANSWERS, Answers, checked_tokenizer, kept_answers
@@ -61,14 +66,9 @@ def load_pairs(folder: Path, step: int | None, dtype: str, said: dict[str, Any],
     Raises:
         RunError: the folder is damaged. UsageError: neither it nor the call says the image size, or a name is none.
     """
-    if (folder / FILE).is_file():
-        spec, source, tokens = read_spec(folder, BiomedGptSpec), from_run(folder, step=step), folder / TOKENIZER
-        spec = _with(spec, said)
-    elif step is not None:
-        raise UsageError(f"--step={step}: {folder} is not the workdir of a run, so it has no steps.")
-    else:
-        spec, source, tokens = _imported_spec(folder, said), from_weights(folder), folder
-    tokenizer = checked_tokenizer(load_tokenizer(tokens), spec, tokens)
+    found = _find(folder, step, said)
+    spec = found.spec
+    tokenizer = checked_tokenizer(load_tokenizer(found.tokenizer_folder), spec, found.tokenizer_folder)
     answers = kept_answers(folder)
     if answers_file:
         answers = _listed(Path(answers_file), tokenizer, spec)
@@ -84,7 +84,37 @@ def load_pairs(folder: Path, step: int | None, dtype: str, said: dict[str, Any],
         )
 
     expected = jax.tree_util.tree_map_with_path(cast, placed(model, mesh))
-    return LoadedPairs(source.name, spec, model, source.load(expected), tokenizer, answers, mesh)
+    return LoadedPairs(found.name, spec, model, found.load(expected), tokenizer, answers, mesh)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a folder holds, before anything large is read."""
+
+    name: str
+    spec: BiomedGptSpec
+    load: Callable[[Params], Params]  # arrays as the expected shapes say
+    tokenizer_folder: Path
+
+
+def _find(folder: Path, step: int | None, said: dict[str, Any]) -> _Found:
+    if (folder / FILE).is_file():
+        source, spec = from_run(folder, step=step), read_spec(folder, BiomedGptSpec)
+        return _Found(source.name, _with(spec, said), source.load, folder / TOKENIZER)
+    if step is not None:
+        raise UsageError(f"--step={step}: {folder} is not the workdir of a run, so it has no steps.")
+    if (folder / TABLE).is_file():
+        config = imported_config(folder)
+        return _Found(str(folder), _imported_spec(folder, config, said), from_weights(folder).load, folder)
+    imported = import_folder(folder)
+    assert isinstance(imported.config, BiomedGptConfig)  # it was asked for its family before
+
+    def load(expected: Params) -> Params:
+        like = leaf_paths(expected)
+        arrays = {path: array.astype(like[path].dtype) for path, array in imported.leaves}
+        return from_leaf_paths({path: jax.device_put(array, like[path].sharding) for path, array in arrays.items()})
+
+    return _Found(str(folder), _imported_spec(folder, imported.config, said), load, folder)
 
 
 def _listed(file: Path, tokenizer: BiomedGptTokens, spec: BiomedGptSpec) -> Answers:
@@ -93,7 +123,7 @@ def _listed(file: Path, tokenizer: BiomedGptTokens, spec: BiomedGptSpec) -> Answ
     return tuple(listed_answers(file, tokenizer, spec.lower_answers))
 
 
-def _imported_spec(folder: Path, said: dict[str, Any]) -> BiomedGptSpec:
+def _imported_spec(folder: Path, model: BiomedGptConfig, said: dict[str, Any]) -> BiomedGptSpec:
     """What an export of ours states, and where it is silent `said`, and then the official way."""
     file, stated = folder / ASKING, {}
     if file.is_file():
@@ -109,7 +139,7 @@ def _imported_spec(folder: Path, said: dict[str, Any]) -> BiomedGptSpec:
             f"{folder} does not say at which size pictures are shown, and a wrong one spoils the answers: give "
             "image_size (256, 384 and 480 are the published ones)."
         )
-    return _with(BiomedGptSpec(model=imported_config(folder), **asking), {})
+    return _with(BiomedGptSpec(model=model, **asking), {})
 
 
 def _with(spec: BiomedGptSpec, said: dict[str, Any]) -> BiomedGptSpec:

@@ -10,7 +10,7 @@ import numpy as np
 
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.errors import DataError
-from biomedgpt_jax.data.pair_batches import PairFields, empty_pair_batch, fill_pair_row
+from biomedgpt_jax.data.pair_batches import PairFields, PairShape, empty_pair_batch, fill_pair_row
 from biomedgpt_jax.data.pair_encoding import EncodedPair, encode_pair_prompt
 from biomedgpt_jax.data.rows import BadRow
 from biomedgpt_jax.data.source import Sample, Turn
@@ -80,29 +80,46 @@ def answer_pair_rows(
         part = rows[first : first + batch_rows]
         prompts = [_prompt(loaded, row) for row in part]
         now = replace(manner, key=jax.random.fold_in(manner.key, first))
-        for row, prompt in zip(part, prompts, strict=True):
-            if isinstance(prompt, str):
-                yield {**row_facts(row), "error": prompt}
-            else:
-                yield {**row_facts(row), **_answer(loaded, *prompt, now)}
+        said = _answers(loaded, prompts, now, batch_rows)
+        for number, (row, prompt) in enumerate(zip(part, prompts, strict=True)):
+            yield {**row_facts(row), **({"error": prompt} if isinstance(prompt, str) else said[number])}
         advance("answer", min(first + batch_rows, len(rows)), len(rows))
 
 
-def _answer(loaded: LoadedPairs, prompt: EncodedPair, pixels: np.ndarray | None, manner: PairManner) -> dict[str, Any]:
-    how = Answering(
-        "sample", OPEN, manner.sampling, manner.max_new_tokens, () if manner.open else loaded.answers, manner.key
-    )
-    size = None if pixels is None else pixels.shape[:2]
-    batch = empty_pair_batch(1, prompt_shapes([prompt])[0], PairFields(size))
-    fill_pair_row(batch, 0, prompt, 0, pixels, weight=0.0)
-    del batch["samples"]
-    with jax.set_mesh(loaded.mesh):
-        tokens, lengths = answerer(loaded.model, loaded.params, loaded.tokenizer, how)(batch)
-    text = loaded.tokenizer.decode(tokens[0, : lengths[0]].tolist()).strip()
-    return {"answer": text, "truncated": bool(lengths[0] == tokens.shape[1])}
+def _answers(
+    loaded: LoadedPairs, prompts: Sequence["_Prompt | str"], manner: PairManner, rows: int
+) -> dict[int, dict[str, Any]]:
+    """Of each prompt by its place, made together where shapes are the same; rows that are left repeat the last one."""
+    answers = () if manner.open else loaded.answers
+    how = Answering("sample", OPEN, manner.sampling, manner.max_new_tokens, answers, manner.key)
+    ask = answerer(loaded.model, loaded.params, loaded.tokenizer, how)
+    groups: dict[tuple[PairShape, bool], list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        if isinstance(prompt, _Prompt):
+            groups.setdefault((prompt_shapes([prompt.pair])[0], prompt.pixels is not None), []).append(place)
+    said = {}
+    for (shape, pictured), places in groups.items():
+        size = (loaded.spec.image_size, loaded.spec.image_size) if pictured else None
+        batch = empty_pair_batch(rows, shape, PairFields(size))
+        for row in range(rows):
+            prompt: Any = prompts[places[min(row, len(places) - 1)]]
+            fill_pair_row(batch, row, prompt.pair, 0, prompt.pixels, weight=0.0)
+        del batch["samples"]
+        with jax.set_mesh(loaded.mesh):
+            tokens, lengths = ask(batch)
+        for row, place in enumerate(places):
+            text = loaded.tokenizer.decode(tokens[row, : lengths[row]].tolist()).strip()
+            said[place] = {"answer": text, "truncated": bool(lengths[row] == tokens.shape[1])}
+    return said
 
 
-def _prompt(loaded: LoadedPairs, row: Asked | BadRow) -> tuple[EncodedPair, np.ndarray | None] | str:
+@dataclass(frozen=True)
+class _Prompt:
+    pair: EncodedPair
+    pixels: np.ndarray | None
+
+
+def _prompt(loaded: LoadedPairs, row: Asked | BadRow) -> _Prompt | str:
     """The prompt and its picture, or what is wrong with the row."""
     if isinstance(row, BadRow):
         return row.reason
@@ -112,4 +129,4 @@ def _prompt(loaded: LoadedPairs, row: Asked | BadRow) -> tuple[EncodedPair, np.n
         prompt = encode_pair_prompt(sample, loaded.spec.rules, loaded.tokenizer, loaded.spec.limits)
     except (DataError, RunError, OSError) as error:
         return str(error)
-    return prompt, pixels[0] if pixels else None
+    return _Prompt(prompt, pixels[0] if pixels else None)

@@ -147,6 +147,12 @@ def test_late_leaves_have_until_step_three():
         check.see(_row(3, lora_a=0.0, lora_b=1.0))
 
 
+def test_leaves_that_a_task_never_reaches_are_left_alone():
+    check = GradientCheck(is_late=lambda path: False, is_unused=lambda path: path == "codes", expects_images=False)
+    for step in range(1, 4):
+        check.see(_row(step, codes=0.0, words=1.0))
+
+
 def test_leaves_behind_images_wait_for_the_first_batch_with_images():
     check = GradientCheck(is_late=lambda path: False, is_unused=lambda path: False, expects_images=True)
     check.see(_row(1, images=0.0, connector=0.0, decoder=1.0))
