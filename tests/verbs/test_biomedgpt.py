@@ -9,14 +9,7 @@ import pytest
 
 from tests.command import Called, assert_refused, biomedgpt, config
 
-PUBLISHED = {
-    "tiny": "33,488,336",
-    "medium": "92,892,000",
-    "base": "182,238,536",
-    "large": "472,977,152",
-    "huge": "929,486,848",
-}
-WIDTHS = {"tiny": 256, "medium": 512, "base": 768, "large": 1024, "huge": 1280}
+PUBLISHED = {"tiny": ("33,488,336", 256), "huge": ("929,486,848", 1280)}  # parameters, width
 # Two steps of the tiny data, at sizes that compile fast.
 SHORT = (
     "--config.model.image_size=32",
@@ -53,8 +46,9 @@ def test_the_ledger_counts_as_published(size):
     called = biomedgpt("ledger", config(f"biomedgpt.py:task=vqa,size={size}"))
     assert called.code == 0, called
     text = " ".join(called.out.split())
-    assert f"{PUBLISHED[size]} parameters" in text
-    assert f"Not counted: {63 * WIDTHS[size]:,} of padding" in text
+    parameters, width = PUBLISHED[size]
+    assert f"{parameters} parameters" in text
+    assert f"Not counted: {63 * width:,} of padding" in text
 
 
 def test_a_run_learns_keeps_its_average_and_is_scored(small):
@@ -99,20 +93,16 @@ def test_a_run_is_asked_by_trie_by_scores_and_openly(small, prepared_data, raw_d
     rows = [json.loads(line) for line in (tmp_path / "scored" / "predictions.jsonl").read_text().splitlines()]
     assert {row["prediction"] for row in rows} <= {"yes", "no"} and len(rows) == 2
 
-    asked = [
-        {"question": "Is it red?", "images": ["4.png"]},
-        {"question": "Is it?"},
-        {"question": "Is it?", "images": ["no.png"]},
-    ]
+    asked = [{"question": "Is it red?", "images": [name]} for name in ("4.png", "no.png")]
     shutil.copy(next(raw_data.rglob("4.png")), tmp_path)
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     answered = tmp_path / "answers.jsonl"
     generate = ("generate", f"--model={small.folder}", "--max_new_tokens=3")
     called = biomedgpt(*generate, f"--questions={tmp_path / 'asked.jsonl'}", f"--out={answered}")
-    assert_refused(called, 1, "1 of 3 questions", "no.png")
+    assert_refused(called, 1, "1 of 2 questions", "no.png")
     rows = [json.loads(line) for line in answered.read_text().splitlines()]
-    assert [set(row) & {"answer", "error"} for row in rows] == [{"answer"}, {"answer"}, {"error"}]
-    assert {row["answer"] for row in rows[:2]} <= {"yes", "no"}
+    assert [set(row) & {"answer", "error"} for row in rows] == [{"answer"}, {"error"}]
+    assert rows[0]["answer"] in {"yes", "no"}
     free = biomedgpt(*generate, "--question=Is it?", "--open")
     assert free.code == 0 and free.out.strip() not in {"yes", "no"}, free
 
