@@ -70,6 +70,11 @@ class PretrainingPairs:
     def key(self) -> str:
         return f"{self.folder.name} {self.augmentation.name if self.augmentation else None}"
 
+    @property
+    def examples_per_row(self) -> float:
+        """Two of a row with a caption, a question or a region, else one."""
+        return len(self) / len(np.unique(np.stack([self.numbers, self.turns]), axis=1).T)
+
     def __len__(self) -> int:
         return len(self.numbers)
 

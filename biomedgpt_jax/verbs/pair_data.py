@@ -102,7 +102,12 @@ def build_data(
     weights = tuple(config.data.weights)
     if len(weights) != len(encoded):
         raise UsageError(f"config.data.weights has {len(weights)} numbers for {len(encoded)} config.data.paths.")
-    repeats = repeats_for(weights, [len(each) for each in encoded]) if len(encoded) > 1 else [1.0]
+    # Weights are of rows, of which pre-training makes several examples.
+    shares = [
+        weight * (each.examples_per_row if isinstance(each, PretrainingPairs) else 1)
+        for weight, each in zip(weights, encoded, strict=True)
+    ]
+    repeats = repeats_for(shares, [len(each) for each in encoded]) if len(encoded) > 1 else [1.0]
     return build_pair_data(
         [Part(_seen(config, spec, each), share) for each, share in zip(encoded, repeats, strict=True)],
         tokenizer,

@@ -86,7 +86,7 @@ def read(pairs: PretrainingPairs, index: int, tokens: BiomedGptTokens, seed: int
 
 def test_captions_and_their_matches(listed: Callable, tokens: BiomedGptTokens) -> None:
     pairs = listed("captions", CAPTIONS)
-    assert len(pairs) == 12 and pairs.sample_id(3) == "captions-1, turn 1, matching"
+    assert len(pairs) == 12 and pairs.examples_per_row == 2 and pairs.sample_id(3) == "captions-1, turn 1, matching"
     assert read(pairs, 2, tokens) == (" what does the image describe?", " the lung 1 is was large.")
     kinds = {"right": 0, "other caption": 0, "other object": 0}
     for seed in range(200):
@@ -135,7 +135,9 @@ def test_texts(listed: Callable, tokens: BiomedGptTokens) -> None:
 
 
 def test_codes_and_detection(listed: Callable, tokens: BiomedGptTokens) -> None:
-    pair = listed("codes", CODES).pair(0, np.random.default_rng(0))
+    codes = listed("codes", CODES)
+    assert codes.examples_per_row == 1
+    pair = codes.pair(0, np.random.default_rng(0))
     assert pair.target.tolist() == [*(tokens.code_id(n) for n in (0, 5, 15, 3)), 2] and pair.hole and pair.codes
     pairs = listed("boxes", BOXES)
     seen = {read(pairs, 0, tokens, seed)[1] for seed in range(8)}
