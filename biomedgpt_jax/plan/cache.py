@@ -1,21 +1,29 @@
 """Compilations kept on disk, by what went in: the lowered program, the target, the compilers' versions and flags.
 
 <cache>/KEY.json     memory, seconds, or why it does not fit        <cache>/KEY.hlo.gz    the optimized program
+<cache>/asked/KEY    names these two for a configuration, so that nothing need be lowered to find them; of its key are
+                     this package's source and the versions of all that traces, too
 """
 
 import gzip
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from biomedgpt_jax.core.topology import Topology
 from biomedgpt_jax.plan.compile import Compiled, DoesNotFit, Memory, compile_lowered
+from biomedgpt_jax.plan.target import compiler_options
 
 _COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin")
+_TRACERS = ("flax", "optax", "qwix", "numpy")
 _FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 
 
@@ -24,21 +32,45 @@ def default_folder() -> Path:
     return Path(base) / "biomedgpt_jax" / "fit"
 
 
-def compile_once(lowered: Any, topology: Topology, folder: Path) -> Compiled | DoesNotFit:
-    """What compiling `lowered` gives, from the folder where it was compiled before."""
-    key = _key(lowered, topology)
-    kept = _read(folder, key)
-    if kept is not None:
+def compile_once(asked: str, lower: Callable[[], Any], topology: Topology, folder: Path) -> Compiled | DoesNotFit:
+    """What compiling gives, from the folder where it was compiled before.
+
+    Args:
+        asked: all that `lower` depends on beside code, as text.
+        lower: makes the program (a `jax.stages.Lowered`); not called where the same was asked before.
+    """
+    note = folder / "asked" / _key(asked, topology, (*_TRACERS, *_COMPILERS), _source(), _precision())
+    if note.is_file() and (kept := _read(folder, note.read_text())) is not None:
         return kept
-    made = compile_lowered(lowered)
-    _write(folder, key, made)
+    lowered = lower()
+    key = _key(lowered.as_text(), topology, _COMPILERS)
+    made = _read(folder, key)
+    if made is None:
+        made = compile_lowered(lowered, compiler_options(topology))
+        _write(folder, key, made)
+    note.parent.mkdir(exist_ok=True)
+    _replace(note, key.encode())
     return made
 
 
-def _key(lowered: Any, topology: Topology) -> str:
-    parts = [lowered.as_text(), topology.name, *(f"{name} {_version(name)}" for name in _COMPILERS)]
+def _key(program: str, topology: Topology, packages: Iterable[str], *more: str) -> str:
+    parts = [program, topology.name, *(f"{name} {_version(name)}" for name in packages), *more]
     parts += [f"{name}={os.environ.get(name, '')}" for name in _FLAGS]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _precision() -> str:
+    """Of matrix products, which is part of a program and no setting of ours."""
+    return str(jax.config.jax_default_matmul_precision)
+
+
+@cache
+def _source() -> str:
+    """Of this package, whose code makes the program."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str:

@@ -75,7 +75,7 @@ def _made(
     size = shape_bytes(source.shape)
     if source.opcode == "collective-permute-start":  # its shape holds operand and result
         size /= 2
-    elif source.opcode == "all-gather-start":
+    elif source.opcode in ("all-gather-start", "reduce-scatter-start"):  # one of which is 1/count of the other
         size *= count / (count + 1)
     elif kind == "reduce-scatter" and not whole_input:
         size *= count

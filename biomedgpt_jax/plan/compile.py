@@ -1,6 +1,7 @@
 """Compiles the train step for devices that are not here, and says what it needs of their memory."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -54,11 +55,11 @@ def lower_step(
         return step.lower(abstract, batch)
 
 
-def compile_lowered(lowered: Any) -> Compiled | DoesNotFit:
+def compile_lowered(lowered: Any, options: Mapping[str, Any]) -> Compiled | DoesNotFit:
     """Takes minutes for billions of parameters; their number hardly matters, that of different layers does."""
     begun = monotonic()
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=dict(options))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

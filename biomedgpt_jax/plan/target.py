@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from jax.experimental import topologies
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.topology import Topology
+from biomedgpt_jax.plan.gpu_target import OPTIONS, gpu_devices
 
 # What libtpu would ask the metadata server of a TPU machine for, and a second process may use it at the same time.
 # It reads these when it is loaded, so they are set before that.
@@ -29,10 +31,7 @@ def target_devices(topology: Topology) -> list[Any]:
         RunError: the compiler for them is not installed.
     """
     if topology.chip.platform != "tpu":
-        raise RunError(
-            f"{topology.name}: programs for GPUs can't be compiled here yet; "
-            "a machine with such GPUs shows what fits when a run starts."
-        )
+        return gpu_devices(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise RunError(
             f"{topology.name}: libtpu, the TPU's compiler, is not installed. It needs no TPU: "
@@ -43,6 +42,11 @@ def target_devices(topology: Topology) -> list[Any]:
     for name, value in _LIBTPU.items():
         os.environ.setdefault(name, value)
     return list(topologies.get_topology_desc(platform="tpu", **_libtpu_arguments(topology)).devices)
+
+
+def compiler_options(topology: Topology) -> Mapping[str, Any]:
+    """What has to be said to the compiler because the devices are not here."""
+    return OPTIONS if topology.chip.platform == "cuda" else {}
 
 
 def _libtpu_arguments(topology: Topology) -> dict[str, Any]:

@@ -83,10 +83,15 @@ def fit(config: Config, topology: Topology, cache: Path) -> Prediction:
     check_mesh(config, parts)
     family, spec = parts.family, parts.spec
     shapes, settings = family.batch_shapes(config, spec), step_settings(config, parts, family.objective(config, spec))
-    lowered = lower_step(parts.model, parts.optimizer, settings, parts.abstract, parts.mesh, shapes)
     ledger = parts.ledger()
     return predict(
-        compile_once(lowered, topology, cache),
+        compile_once(
+            # The specification too: it may come from a folder that the configuration names.
+            f"{config.to_json()} {spec}",
+            lambda: lower_step(parts.model, parts.optimizer, settings, parts.abstract, parts.mesh, shapes),
+            topology,
+            cache,
+        ),
         topology,
         family.workload(config, spec, parts.is_trainable),
         parameters=ledger.parameter_bytes_per_device,
