@@ -117,9 +117,11 @@ def _open_raw(
     return raw
 
 
-def instructions(spec: DatasetSpec) -> str:
+def instructions(
+    spec: DatasetSpec, last: str = "Call again with the folder as the source: --config.source=FOLDER"
+) -> str:
     """How a person gets files that no program may or can fetch, step by step."""
-    steps = [*spec.steps, "Call again with the folder as the source: --config.source=FOLDER"]
+    steps = [*spec.steps, last]
     lines = [f"How to get {spec.title} ({spec.access.value}; {spec.licence}):"]
     return "\n".join(lines + [f"  {number}. {step}" for number, step in enumerate(steps, 1)])
 
