@@ -40,7 +40,7 @@ class ExportPairs:
     """What goes along with the weights."""
 
     asking: Mapping[str, Any] | None  # how the model is asked, as our verbs read it; None where nobody knows
-    tokenizer_files: Sequence[Path]
+    files: Sequence[Path]  # the tokenizer's, and the closed list of answers
     card: Card
 
 
@@ -99,7 +99,7 @@ def _stored(
 
 
 def _write_extras(part: Path, leaves: Leaves, config: BiomedGptConfig, extras: ExportPairs, loader: str) -> None:
-    for file in extras.tokenizer_files:
+    for file in extras.files:
         shutil.copyfile(file, part / file.name)
     if extras.asking is not None:
         write_json(part / ASKING, dict(extras.asking))
@@ -114,7 +114,8 @@ def _write_extras(part: Path, leaves: Leaves, config: BiomedGptConfig, extras: E
         ("text positions", str(config.text_positions)),
         ("weights", str(leaves.dtype)),
     ]
-    facts += [("image size", str(extras.asking["image_size"]))] if extras.asking else []
+    asking = extras.asking or {}
+    facts += [("image size", str(asking["image_size"]))] if "image_size" in asking else []
     card = replace(extras.card, notes=(_LICENCE, *extras.card.notes))
     (part / "README.md").write_text(render_card(card, loader, tuple(facts)), encoding="utf-8")
 

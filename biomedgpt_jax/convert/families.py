@@ -1,7 +1,7 @@
 """The families of published weights: which files they are, what their configuration means, which rules move them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Opened:
     tensors: Tensors
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...]  # regular expressions of tensors that are knowingly not taken
+    asking: Mapping[str, Any] | None = None  # what the weights themselves store of how they are asked
 
 
 def _decoder(folder: Path, config: Json) -> Opened:

@@ -6,8 +6,9 @@ Every attribute of config.json and every tensor is handled, knowingly ignored, o
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from biomedgpt_jax.convert.open_biomedgpt import (
     open_checkpoint,
 )
 from biomedgpt_jax.convert.open_biomedgpt import TOKENIZER_FILES as BIOMEDGPT_FILES
-from biomedgpt_jax.convert.processing import ASKING
+from biomedgpt_jax.convert.processing import ANSWERS, ASKING, write_json
 from biomedgpt_jax.convert.shapes import ModelConfig, leaf_shapes
 from biomedgpt_jax.convert.source import SourceFile
 from biomedgpt_jax.core.config_json import to_json
@@ -50,6 +51,7 @@ class Imported:
     texts: Path  # the one of them that says how the model is asked
     licence: str | None
     tokenizer_files: tuple[Path, ...]
+    asking: Mapping[str, Any] | None  # how the model is asked, where the weights themselves store some of it
 
     @property
     def leaves(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -99,6 +101,7 @@ def import_folder(
         texts=texts,
         licence=_stated_licence(source, folders, family),
         tokenizer_files=tokenizer_files,
+        asking=opened.asking,
     )
 
 
@@ -106,7 +109,7 @@ def _opened(source: Path, base: str | Path | None, choices: CheckpointChoices) -
     """Family, content, and the folders that it comes from."""
     if is_torch_file(source):
         checkpoint = open_checkpoint(source, choices)
-        opened = Opened("model", checkpoint.config, checkpoint.tensors, checkpoint.rules, checkpoint.ignored)
+        opened = Opened("model", **{field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)})
         return FAMILY, opened, (source.parent,)
     if is_lora(source):
         lora = open_lora(source, None if base is None else Path(base))
@@ -134,9 +137,11 @@ def save_imported(
         file.begin_hash()
     done, total = 0, sum(int(np.prod(shape)) for shape in imported.shapes.values())
     with WeightsStream(out, imported.shapes, dtype) as stream:
-        asking = imported.texts / ASKING
-        for file in (*imported.tokenizer_files, *([asking] if asking.is_file() else [])):
+        companions = [imported.texts / name for name in (ASKING, ANSWERS)]
+        for file in (*imported.tokenizer_files, *(each for each in companions if each.is_file())):
             shutil.copyfile(file, out / file.name)
+        if imported.asking is not None:
+            write_json(out / ASKING, dict(imported.asking))
         for path, layer, array in imported.slices:
             stream.write(path, layer, array)
             done += array.size

@@ -1,7 +1,7 @@
 """BiomedGPT's weights as they are published: fairseq's checkpoint file, or OFA's Hugging Face folder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class BiomedGptSource:
     tensors: Tensors
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...] = IGNORED
+    asking: Mapping[str, Any] | None = None  # how pictures were put to it, where that is stored
 
 
 def open_checkpoint(path: Path, choices: CheckpointChoices) -> BiomedGptSource:
@@ -50,7 +51,8 @@ def open_checkpoint(path: Path, choices: CheckpointChoices) -> BiomedGptSource:
     """
     checkpoint = open_fairseq(path, averaged=choices.averaged)
     config = config_from_fairseq(checkpoint.settings, checkpoint.tensors, str(path), harmless=choices.harmless)
-    return _source(config, checkpoint.tensors, FAIRSEQ_RULES, str(path))
+    source = _source(config, checkpoint.tensors, FAIRSEQ_RULES, str(path))
+    return replace(source, asking=_asking(checkpoint.settings))
 
 
 def open_hf_folder(folder: Path, config: Mapping[str, Any], tensors: Tensors) -> BiomedGptSource:
@@ -60,6 +62,14 @@ def open_hf_folder(folder: Path, config: Mapping[str, Any], tensors: Tensors) ->
         RunError: as `config_from_hf`; a table that is another than ours.
     """
     return _source(config_from_hf(config, str(folder / "config.json")), tensors, HF_RULES, str(folder))
+
+
+def _asking(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Size and normalisation of the pictures of the training, in the words of our own exports."""
+    size, normalised = settings.get("patch_image_size"), settings.get("imagenet_default_mean_and_std")
+    if not isinstance(size, int):
+        return None
+    return {"image_size": size, "pixels": "imagenet" if normalised in (True, "True", "true") else "half"}
 
 
 def _source(config: BiomedGptConfig, tensors: Tensors, rules: tuple[Rule, ...], where: str) -> BiomedGptSource:

@@ -13,6 +13,7 @@ TOKENIZER_SETTINGS, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinj
 PREPROCESSOR = "preprocessor_config.json"
 # What our verbs need to ask an exported model: {"template": name in data.prompts, "geometry": name in data.images}.
 ASKING = "biomedgpt.json"
+ANSWERS = "answers.json"  # the closed list of a BiomedGPT's answers, as token ids
 
 
 @dataclass(frozen=True)

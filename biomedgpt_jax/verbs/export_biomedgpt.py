@@ -17,7 +17,7 @@ from biomedgpt_jax.convert.hub import push_folder
 from biomedgpt_jax.convert.leaves import Leaves, cast
 from biomedgpt_jax.convert.open_biomedgpt import TOKENIZER_FILES
 from biomedgpt_jax.convert.parity import write_certificate
-from biomedgpt_jax.convert.processing import ASKING
+from biomedgpt_jax.convert.processing import ANSWERS, ASKING
 from biomedgpt_jax.convert.reimport import reimport
 from biomedgpt_jax.convert.shapes import leaf_shapes
 from biomedgpt_jax.core.config_json import from_json, to_json
@@ -41,6 +41,7 @@ class _Source:
     leaves: Leaves
     asking: dict[str, Any] | None
     tokenizer_files: tuple[Path, ...]
+    answers: Path  # the closed list, which need not be there
     origins: tuple[Origin, ...]
     scores: tuple[Score, ...]
 
@@ -65,7 +66,7 @@ def export(folder: Path, out: Path, form: str, values: flags.FlagValues, say: Ca
     source = _weights(folder) if (folder / TABLE).is_file() else _run(folder, values.step)
     leaves = cast(source.leaves, values.dtype) if values.dtype else source.leaves
     card = Card(Path(source.name).name, shared_licence(source.origins), source.origins, source.scores, notes=())
-    extras = ExportPairs(source.asking, source.tokenizer_files, card)
+    extras = ExportPairs(source.asking, (*source.tokenizer_files, *filter(Path.is_file, [source.answers])), card)
     exported = WRITERS[named[form]](out, leaves, source.config, extras)
     say(f"{exported.architecture} in {out}")
     if not source.tokenizer_files:
@@ -101,6 +102,7 @@ def _run(folder: Path, step: int | None) -> _Source:
         leaves=run_leaves(source, leaf_shapes(spec.model)),
         asking=asking,
         tokenizer_files=tuple(sorted(tokenizer.iterdir())) if tokenizer.is_dir() else (),
+        answers=folder / ANSWERS,
         origins=read_origins(folder),
         scores=run_scores(folder, source.name),
     )
@@ -114,6 +116,7 @@ def _weights(folder: Path) -> _Source:
         leaves=stored_leaves(folder),
         asking=read_json(asking) if asking.is_file() else None,
         tokenizer_files=tuple(file for name in TOKENIZER_FILES if (file := folder / name).is_file()),
+        answers=folder / ANSWERS,
         origins=(Origin(folder.name, "model", table["meta"].get("licence"), table["hash"]),),
         scores=(),
     )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from biomedgpt_jax.convert.processing import ANSWERS
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.answer_lists import listed_answers, training_answers
 from biomedgpt_jax.data.augment import AUGMENTATIONS, Augmentation, AugmentedPairs
@@ -23,7 +24,6 @@ from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.progress import Advance
 from biomedgpt_jax.verbs.training_data import TOKENIZER, run_tokenizer, splits
 
-ANSWERS = "answers.json"  # in a workdir: the closed list as token ids
 FROM_TRAINING = "train"  # as config.data.answers: those of the training splits
 Answers = tuple[tuple[int, ...], ...]
 Encoded = EncodedPairs | PretrainingPairs

@@ -7,16 +7,22 @@ import numpy as np
 import pytest
 import torch
 
+from biomedgpt_jax.convert.export_biomedgpt import CHECKPOINT, ExportPairs, export_fairseq, export_ofa
+from biomedgpt_jax.convert.importer import import_folder
+from biomedgpt_jax.convert.leaves import cast, in_memory
+from biomedgpt_jax.convert.reimport import reimport
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
+from biomedgpt_jax.core.errors import RunError
 from tests.command import Called, assert_refused, biomedgpt
-from tests.convert.fairseq_fixture import SMALL, hf_state_dict, save_checkpoint, save_hf_folder, state_dict
+from tests.convert.exported import CARD
+from tests.convert.fairseq_fixture import SMALL, hf_state_dict, save_checkpoint, state_dict
+from tests.models.biomedgpt_rows import reference, tiny
 
 TOKENIZER = {"encoder.json": "{}", "vocab.bpe": "#version: 0.2\n", "dict.txt": ""}
 
 
 @pytest.fixture(scope="module")
 def state():
-    """Without the largest tables, which only the test of the inventory needs."""
     return state_dict(SMALL, seed=1)
 
 
@@ -31,6 +37,8 @@ def weights(tmp_path_factory, state) -> Path:
     out = folder / "imported"
     called = biomedgpt("import", "--from=biomedgpt", file, f"--tokenizer={folder / 'BPE'}", f"--out={out}")
     assert_done(called, "biomedgpt (model) from", "with its tokenizer", "academic research and forbids")
+    assert json.loads((out / "biomedgpt.json").read_text()) == {"image_size": 384, "pixels": "half"}
+    (out / "answers.json").write_text("[[100, 2]]")
     return out
 
 
@@ -67,22 +75,31 @@ def test_the_hugging_face_form_comes_back_bit_for_bit(tmp_path, state, weights):
     card = (first / "README.md").read_text()
     assert "license: other" in card and "forbids commercial and clinical use" in card
 
-    folder = save_hf_folder(tmp_path / "published", state, SMALL)
-    hashes = set()
-    for source in (first, folder):
-        called = biomedgpt("import", f"--from={source}", f"--out={tmp_path / source.name}-weights")
-        assert_done(called)
-        hashes.add(json.loads((tmp_path / f"{source.name}-weights" / "weights.json").read_text())["hash"])
-    assert hashes == {json.loads((weights / "weights.json").read_text())["hash"]}
+    again = tmp_path / "again"
+    assert_done(biomedgpt("import", f"--from={first}", f"--out={again}"))
+    hashes = {json.loads((folder / "weights.json").read_text())["hash"] for folder in (weights, again)}
+    assert len(hashes) == 1
+    assert (again / "answers.json").read_text() == "[[100, 2]]"
 
 
-def test_a_narrower_dtype_is_written_and_said(tmp_path, weights):
-    out = tmp_path / "half"
-    arguments = (f"--model={weights}", f"--out={out}", "--form=fairseq", "--dtype=bfloat16")
-    assert_done(biomedgpt("export", *arguments), "0 differ")
-    saved = torch.load(out / "checkpoint.pt", weights_only=True)["model"]
-    assert saved["encoder.layer_norm.weight"].dtype == torch.bfloat16
-    assert saved["encoder.token_rp_bucket"].dtype == torch.int64
+@pytest.mark.parametrize("export", [export_fairseq, export_ofa])
+def test_a_model_of_other_sizes_in_bfloat16_comes_back(tmp_path, export):
+    """A small vocabulary and a stem that no published model has, as after training one's own."""
+    it = reference()
+    leaves = cast(in_memory(it.params), "bfloat16")
+    exported = export(tmp_path / "out", leaves, it.config, ExportPairs({"image_size": 64}, (), CARD))
+    file = exported.folder / CHECKPOINT if export is export_fairseq else exported.folder
+    same = reimport(file, leaves, it.config)
+    assert same.passed and same.leaves == len(leaves), same.unequal
+    assert import_folder(file).config.stem_blocks == it.config.stem_blocks
+    assert "| image size | 64 |" in (exported.folder / "README.md").read_text()
+
+
+def test_what_a_form_cannot_say_is_named(tmp_path):
+    it = reference(tiny(scale_heads=False, add_decoder_positions=True))
+    leaves = in_memory(it.params)
+    with pytest.raises(RunError, match=r"no word for .* scale_heads \(False, it can only say True\), add_decoder_pos"):
+        export_ofa(tmp_path / "out", leaves, it.config, ExportPairs(None, (), CARD))
 
 
 def test_calls_that_cannot_be_meant_are_refused(tmp_path, weights):
