@@ -8,6 +8,10 @@ import pytest
 
 from biomedgpt_jax.data.biomedgpt_tokens import MASK, SPECIAL, BiomedGptTokens, train_biomedgpt_tokens
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.pair_encoding import TokenLimits, encode_pairs
+from biomedgpt_jax.data.pair_tasks import PairRules
+from biomedgpt_jax.data.source import Sample, Turn
+from biomedgpt_jax.data.tasks import Overflow
 from biomedgpt_jax.data.tokenizers import fingerprint, load_tokenizer, save_tokenizer
 
 # Prompts and their ids in the published vocabulary.
@@ -93,6 +97,21 @@ def test_published_ids(published: Path) -> None:
         50265, 58456, 58457, 59456,
     )  # fmt: skip
     assert tokens.vocab_size == 59457
+
+
+def test_prompts_in_pieces_have_the_same_ids(published: Path) -> None:
+    tokens, limits = BiomedGptTokens(published), TokenLimits(64, 64)
+    asked = {
+        ' what is the summary of article " x "?': Sample("s", (), (Turn("X", "y"),), {"task": "summary"}),
+        ' can text1 " x " imply text2 " y "?': Sample(
+            "s", (), (Turn("q", "yes"),), {"task": "nli", "texts": ["X", "y"]}
+        ),
+        " what does the image describe?": Sample("s", (0,), (Turn("q", "yes"),), {"task": "caption"}),
+    }
+    for prompt, sample in asked.items():
+        (pair,) = encode_pairs(sample, PairRules(), tokens, limits, Overflow.ERROR)
+        assert pair.source.tolist() == [0, *map(int, VECTORS[prompt].split()), 2]
+    assert pair.target.tolist() == [4420, 2]
 
 
 def test_bart_files_give_the_same_ids(published: Path, tmp_path: Path) -> None:
