@@ -24,7 +24,7 @@ from biomedgpt_jax.layers.relative_bias import code_bias, image_buckets, text_bi
 from biomedgpt_jax.models.biomedgpt_cache import KeysValues, PairCache
 from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig, Learning
 from biomedgpt_jax.models.biomedgpt_encoder import Encoded, layer_noises
-from biomedgpt_jax.models.biomedgpt_positions import DecoderPositions, code_ids, position_bias
+from biomedgpt_jax.models.biomedgpt_positions import UNUSED, DecoderPositions, code_ids, position_bias
 
 
 class SharedBias(NamedTuple):
@@ -151,7 +151,7 @@ class Decoder(nnx.Module):
         return shard(x, "batch", "length", "activation_embed")
 
     def _positions_added(self, words: jax.Array, codes: jax.Array | None, at: jax.Array | None) -> jax.Array:
-        places = words.shape[1] if at is None else self.config.text_positions - 2
+        places = words.shape[1] if at is None else self.config.text_positions - UNUSED
 
         def read(table: Float[Array, "n d"]) -> jax.Array:
             return table[None] if at is None else table[at][:, None]
