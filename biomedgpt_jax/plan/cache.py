@@ -24,6 +24,7 @@ from biomedgpt_jax.plan.target import compiler_options
 
 _COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin")
 _TRACERS = ("flax", "optax", "qwix", "numpy")
+_PRECISION = "jax_default_matmul_precision"
 _FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 
 
@@ -61,7 +62,7 @@ def _key(program: str, topology: Topology, packages: Iterable[str], *more: str) 
 
 def _precision() -> str:
     """Of matrix products, which is part of a program and no setting of ours."""
-    return str(jax.config.jax_default_matmul_precision)
+    return str(getattr(jax.config, _PRECISION))
 
 
 @cache

@@ -51,7 +51,8 @@ def print_search(tried: Sequence[Tried], console: Console) -> None:
     for each in tried:
         of, found = each.candidate, each.prediction
         mesh = " ".join(f"{name}={size}" for name, size in asdict(of.mesh).items() if size > 1)
-        settings = (mesh or "one device", of.remat, str(of.device_rows), str(of.accumulate), str(of.rows))
+        remat = f"{of.remat}, tower {of.tower_remat}" if of.tower_remat else of.remat
+        settings = (mesh or "one device", remat, str(of.device_rows), str(of.accumulate), str(of.rows))
         figures = ("",) * 5 if found is None else _figures(found)
         note = "" if each.fits else escape(each.reason or "does not fit")
         table.add_row(*settings, *figures, note, style=None if each.fits else "dim")

@@ -15,7 +15,8 @@ REMAT = ("full", "dots", "minimal", "none")
 @dataclass(frozen=True)
 class Candidate:
     mesh: MeshShape  # without -1
-    remat: str  # of the decoder
+    remat: str  # of the decoder, or of all layers
+    tower_remat: str  # "" in a family that has no tower apart
     device_rows: int  # that a device works on at a time
     accumulate: int
 
@@ -25,11 +26,14 @@ class Candidate:
         return self.device_rows * self.mesh.data * self.mesh.fsdp * self.accumulate
 
     def needs_no_less(self, other: "Candidate") -> bool:
-        """Whether its memory is at least that of the other: as much of a layer is kept, of as many rows."""
-        if self.mesh != other.mesh or self.remat not in REMAT or other.remat not in REMAT:
-            return self == other
-        kept = REMAT.index(self.remat) >= REMAT.index(other.remat)
-        return kept and self.device_rows >= other.device_rows and (self.accumulate > 1) >= (other.accumulate > 1)
+        """Whether its memory is at least that of the other: as much of each layer is kept, of as many rows."""
+        kept = _keeps_no_less(self.remat, other.remat) and _keeps_no_less(self.tower_remat, other.tower_remat)
+        return (
+            self.mesh == other.mesh
+            and kept
+            and self.device_rows >= other.device_rows
+            and (self.accumulate > 1) >= (other.accumulate > 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,22 @@ class Tried:
 
 
 def candidates(
-    meshes: Sequence[MeshShape], remats: Sequence[str], device_rows: Sequence[int], rows: int
+    meshes: Sequence[MeshShape],
+    remats: Sequence[tuple[str, str]],
+    device_rows: Sequence[int],
+    rows: int,
 ) -> Iterator[Candidate]:
-    """Small ones first. Accumulation keeps to `rows` in a step where the devices' rows divide them, else it is 1."""
+    """Small ones first. Accumulation keeps to `rows` in a step where the devices' rows divide them, else it is 1.
+
+    Args:
+        remats: of the decoder and of the tower, together.
+    """
     for mesh in meshes:
         shards = mesh.data * mesh.fsdp
-        for remat in remats:
+        for remat, tower_remat in remats:
             for each in sorted(device_rows):
                 whole = shards * each
-                yield Candidate(mesh, remat, each, rows // whole if rows % whole == 0 else 1)
+                yield Candidate(mesh, remat, tower_remat, each, rows // whole if rows % whole == 0 else 1)
 
 
 def search(
@@ -97,6 +108,11 @@ def search(
 
 def tried_json(tried: Tried) -> dict[str, Any]:
     return {**asdict(tried), "rows": tried.candidate.rows}
+
+
+def _keeps_no_less(policy: str, other: str) -> bool:
+    """Policies that are not listed, such as offload, compare with themselves alone."""
+    return policy == other or (policy in REMAT and other in REMAT and REMAT.index(policy) >= REMAT.index(other))
 
 
 def _tried(candidate: Candidate, evaluate: Callable[[Candidate], Prediction]) -> Tried:

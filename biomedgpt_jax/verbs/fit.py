@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import product
 from math import prod
 from pathlib import Path
 from time import monotonic
@@ -50,6 +51,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("search", False, "Try several settings; the best feasible comes first.", flag_values=values)
     flags.DEFINE_list("search_rows", ["1", "2", "4", "8"], "Rows of a device at a time, to try.", flag_values=values)
     flags.DEFINE_list("search_remat", ["full", "dots", "minimal"], "Of the decoder, to try.", flag_values=values)
+    flags.DEFINE_list("search_tower_remat", None, "Of the tower, to try, where there is one.", flag_values=values)
+    flags.DEFINE_list("search_context", ["1"], "Devices along the mesh axis context, to try.", flag_values=values)
     flags.DEFINE_list("search_tensor", ["1", "2"], "Devices along the mesh axis tensor, to try.", flag_values=values)
     flags.DEFINE_float("search_minutes", 60.0, "When to begin no more compilations.", flag_values=values)
 
@@ -125,20 +128,26 @@ def _search(config: Config, topology: Topology, cache: Path, values: flags.FlagV
     base = MeshShape(**config.mesh)
     data = max(base.data, topology.slices)
     meshes = [
-        mesh_sizes(replace(base, data=data, fsdp=-1, tensor=number), topology.devices)
-        for number in _numbers("search_tensor", values.search_tensor)
+        mesh_sizes(replace(base, data=data, fsdp=-1, tensor=tensor, context=context), topology.devices)
+        for tensor in _numbers("search_tensor", values.search_tensor)
+        for context in _numbers("search_context", values.search_context)
     ]
     part = family_of(config).remat_part
-    for name in values.search_remat:
+    towers = values.search_tower_remat or [config.model.remat.get("tower", "")]
+    if values.search_tower_remat and "tower" not in config.model.remat:
+        raise UsageError("--search_tower_remat: this family has no config.model.remat.tower.")
+    for name in (*values.search_remat, *(values.search_tower_remat or ())):
         lookup(f"model.remat.{part}", name, REMAT)
     rows = _numbers("search_rows", values.search_rows)
-    tries = list(candidates(meshes, values.search_remat, rows, config.train.batch_rows))
+    tries = list(candidates(meshes, list(product(values.search_remat, towers)), rows, config.train.batch_rows))
     end = monotonic() + 60 * values.search_minutes
 
     def evaluate(candidate: Candidate) -> Prediction:
         chosen = config.copy_and_resolve_references()
         chosen.mesh = ConfigDict(asdict(candidate.mesh))
         chosen.model.remat[part] = candidate.remat
+        if candidate.tower_remat:
+            chosen.model.remat.tower = candidate.tower_remat
         chosen.train.batch_rows, chosen.train.accumulate = candidate.rows, candidate.accumulate
         return fit(chosen, topology, cache)
 

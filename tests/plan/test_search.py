@@ -21,7 +21,7 @@ def predicted(candidate: Candidate) -> Prediction:
 
 
 def test_best_feasible_first_and_what_is_bigger_than_too_big_is_not_compiled():
-    tries = list(candidates([FSDP], ["full", "dots", "none"], [1, 2, 4, 8], rows=16))
+    tries = list(candidates([FSDP], [("full", ""), ("dots", ""), ("none", "")], [1, 2, 4, 8], rows=16))
     compiled = []
 
     def evaluate(candidate: Candidate) -> Prediction:
@@ -38,15 +38,22 @@ def test_best_feasible_first_and_what_is_bigger_than_too_big_is_not_compiled():
     assert all(each.reason for each in found if not each.fits)
 
 
+def test_the_tower_keeps_too():
+    more, less = (next(candidates([FSDP], [("full", tower)], [2], rows=8)) for tower in ("minimal", "full"))
+    assert more.needs_no_less(less) and not less.needs_no_less(more)
+    offloaded = next(candidates([FSDP], [("full", "offload")], [4], rows=16))
+    assert not offloaded.needs_no_less(less) and offloaded.needs_no_less(offloaded)
+
+
 def test_accumulation_keeps_to_the_rows_of_a_step():
-    tries = list(candidates([FSDP], ["full"], [1, 2, 3, 8], rows=16))
+    tries = list(candidates([FSDP], [("full", "")], [1, 2, 3, 8], rows=16))
     assert [(each.device_rows, each.accumulate, each.rows) for each in tries] == [
         *((1, 4, 16), (2, 2, 16), (3, 1, 12), (8, 1, 32)),
     ]
 
 
 def test_settings_that_cannot_be_and_want_of_time_are_rows():
-    tries = list(candidates([FSDP], ["full"], [1, 2, 4], rows=4))
+    tries = list(candidates([FSDP], [("full", "")], [1, 2, 4], rows=4))
     times = iter([True, True, False])
 
     def evaluate(candidate: Candidate) -> Prediction:

@@ -119,6 +119,7 @@ def test_what_does_not_fit_is_a_result(tmp_path):
         (("--topology=v5e-5",), 2, ("there are v5e-1, v5e-4",)),
         ((), 2, ("--topology is missing", "--topology=v5e-64")),
         (("--topology=v5e-4", "--search", "--search_rows=0,1"), 2, ("--search_rows=0,1", "more than 0")),
+        (("--topology=v5e-4", "--search", "--search_tower_remat=some"), 2, ("'some'", "offload")),
         (("--topology=v5e-4", "--config.mesh.tensor=3"), 2, ("Mesh tensor=3",)),
     ],
 )
