@@ -12,6 +12,8 @@ from tests.command import ROOT, SHORT, TINY, biomedgpt, config
 # Published: H-optimus-0 at three scales and Llama 3.1 8B; rank 128 on all linear layers of its blocks.
 CONNECTOR, DECODER, ADAPTERS = 35_659_776, 8_030_261_248, 335_544_320
 TOWER = 1_134_774_272
+# Of a base in nf4, one for each output of those layers: q, k, v, attention's, gate and up, down.
+SCALES = 32 * (4096 + 2 * 1024 + 4096 + 2 * 14_336 + 4096)
 TRAINED = {
     "llama3_med.py:stage=1": CONNECTOR,
     "llama3_med.py:stage=2,tune=full": CONNECTOR + DECODER,
@@ -19,6 +21,18 @@ TRAINED = {
     "llama3_med.py:stage=2,tune=qlora": CONNECTOR + ADAPTERS,
 }
 PARTS = {"smoke.py:stage=1": {"tower", "connector", "decoder"}, "smoke.py:stage=2": {"connector", "decoder"}}
+# DINOv2-small without its mask token, at two scales, and SmolLM2-135M; rank 32 on all linear layers of its 30 blocks.
+PUBLISHED_SMALL = "tower=facebook/dinov2-small,decoder=smollm2-135m"
+SMALL_CONNECTOR = (2 * 384 * 576 + 576) + (576 * 576 + 576)
+SMALL_MODEL = 22_056_576 - 384 + 134_515_008 + SMALL_CONNECTOR
+SMALL_ADAPTERS = 30 * 32 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536))
+# Of all parameters, and of those that learn.
+COUNTS = {
+    "smoke.py:stage=1": (1_499_904, 1_499_264),
+    "smoke.py:stage=2": (1_499_904, 803_968),
+    f"vqa_rad_small.py:stage=1,{PUBLISHED_SMALL}": (SMALL_MODEL, SMALL_CONNECTOR),
+    f"vqa_rad_small.py:stage=2,{PUBLISHED_SMALL}": (SMALL_MODEL + SMALL_ADAPTERS, SMALL_CONNECTOR + SMALL_ADAPTERS),
+}
 DATA = ("data/builtin.py", "data/dataset.py:name=slake", "data/own.py:layout=tsv", "data/vqa_rad.py")
 # The last is trained in tests/benchmarks/test_vqa_rad_small.py.
 TASKS = tuple(
@@ -57,9 +71,16 @@ def test_published_sizes_build_from_shapes(name):
     called = biomedgpt("ledger", config(name))
     assert called.code == 0, called
     assert f"{TRAINED[name]:,} trainable" in called.out
-    if "qlora" not in name:
-        frozen = TOWER + DECODER + CONNECTOR + (ADAPTERS if "lora" in name else 0)
-        assert f"{frozen:,} parameters" in called.out
+    total = TOWER + DECODER + CONNECTOR + (ADAPTERS if "lora" in name else 0) + (SCALES if "qlora" in name else 0)
+    assert f"{total:,} parameters" in called.out
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_small_sizes_have_so_many_parameters(name):
+    called = biomedgpt("ledger", config(name))
+    assert called.code == 0, called
+    total, trained = COUNTS[name]
+    assert f"{total:,} parameters, {trained:,} trainable" in called.out
 
 
 @pytest.mark.parametrize("name", PARTS)
