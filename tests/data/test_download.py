@@ -3,14 +3,16 @@ a network.
 """
 
 import hashlib
+import io
 import json
 import socket
+import tarfile
 import zipfile
 
 import numpy as np
 import pytest
 
-from biomedgpt_jax.data.download import fetch_pmc_figures, fetch_url, unzip
+from biomedgpt_jax.data.download import fetch_mirrors, fetch_pmc_figures, fetch_url, untar, unzip
 from biomedgpt_jax.data.errors import DataError
 from tests.data.server import Files, article, serve
 
@@ -140,3 +142,26 @@ def test_figures_of_pubmed_central(tmp_path):
         files.asked.clear()
         fetch_pmc_figures(listing, {"p1", "p2"}, tmp_path / "images", quiet)  # all there: nothing is asked
         assert files.asked == []
+
+
+def test_untar_is_whole_or_absent(tmp_path):
+    archive = tmp_path / "set.tgz"
+    archive.write_bytes(article(fig=b"a" * 100_000))
+    untar(archive, tmp_path / "set")
+    assert (tmp_path / "set" / "PMC1" / "fig.jpg").read_bytes() == b"a" * 100_000
+    archive.write_bytes(archive.read_bytes()[:150])
+    with pytest.raises(DataError, match="not a whole tar archive"):
+        untar(archive, tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.addfile(tarfile.TarInfo("../outside"), io.BytesIO())
+    with pytest.raises(DataError, match="expected a relative path"):
+        untar(archive, tmp_path / "other")
+
+
+def test_all_mirrors_are_named_when_none_has_the_file(tmp_path):
+    with (
+        serve(Files({})) as address,
+        pytest.raises(DataError, match=r"(?s)/one/a\.zip: .*404.*/two/a\.zip: .*404.*bring 'a\.zip', unpacked"),
+    ):
+        fetch_mirrors([f"{address}/one/a.zip", f"{address}/two/a.zip"], tmp_path / "a.zip", quiet)
