@@ -145,6 +145,7 @@ def base(size: str, image_size: int, data: str) -> Config:
                 "patches_kept": 0,  # that pre-training sees of a picture with its caption or question; 0: all
                 "noise": 0.0,  # share of the decoder's words that are replaced by random ones
                 "on_overflow": "error",
+                "allow": (),  # codes of `biomedgpt lint`: errors of the data that a run goes on with; scores say them
                 "workers": 8,
                 "threads": 4,  # in each worker
                 "cache_images": False,

@@ -103,6 +103,7 @@ def base(tower: str, decoder: str, scales: tuple[int, ...], connector: str, data
                 "image_slots": 10,  # of 256 tokens: tokens and slots run out together (benchmarks/packing.py)
                 "pack": True,
                 "on_overflow": "error",
+                "allow": (),  # codes of `biomedgpt lint`: errors of the data that a run goes on with; scores say them
                 "workers": 8,
                 "threads": 4,  # in each worker
                 "cache_images": False,

@@ -13,7 +13,10 @@ from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.processes import leader_first
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.encoded_pairs import EncodedPairs
+from biomedgpt_jax.data.lint.encoding import code_pairs
+from biomedgpt_jax.data.lint.material import Coded
 from biomedgpt_jax.data.pair_batches import PairFields, empty_pair_batch
+from biomedgpt_jax.data.source import Sample
 from biomedgpt_jax.data.trie import Trie
 from biomedgpt_jax.eval.beam import Beams
 from biomedgpt_jax.eval.decode import GREEDY
@@ -41,7 +44,7 @@ from biomedgpt_jax.verbs.biomedgpt_spec import (
     spec_from_config,
 )
 from biomedgpt_jax.verbs.command_line import Config
-from biomedgpt_jax.verbs.family import Family, Predicate, RunData
+from biomedgpt_jax.verbs.family import Coder, Family, Predicate, RunData
 from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.pair_answers import METHODS, Answering
 from biomedgpt_jax.verbs.pair_data import (
@@ -58,7 +61,7 @@ from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.spec_file import read_spec
 from biomedgpt_jax.verbs.starting_weights import placed, summary
 from biomedgpt_jax.verbs.training_checks import check_counts, check_divides, check_not_negative, check_shares
-from biomedgpt_jax.verbs.training_data import reading
+from biomedgpt_jax.verbs.training_data import overflow_of, reading
 
 # What a task without pictures, or with words as the only targets, never reaches.
 _OF_IMAGES = ("encoder/stem", "encoder/image_projection", "encoder/patch_norm", "encoder/positions/image")
@@ -150,6 +153,17 @@ def data(config: Config, spec: BiomedGptSpec, mesh: Mesh, workdir: Path) -> RunD
             how=answering(config, answers),
         ),
     )
+
+
+def coder(config: Config, spec: BiomedGptSpec, workdir: Path) -> Coder | None:
+    if config.data.pretraining:
+        return None
+    tokenizer, overflow = pair_tokenizer(config, spec, workdir), overflow_of(config)
+
+    def code(sample: Sample, learned: bool) -> Coded:
+        return code_pairs(sample, learned, rules=spec.rules, tokenizer=tokenizer, limits=spec.limits, overflow=overflow)
+
+    return code
 
 
 def answering(config: Config, answers: Answers) -> Answering:
@@ -244,5 +258,6 @@ BIOMEDGPT = Family(
     weights=lambda config: {"whole model": config.init.weights},
     describe=describe,
     padding=padding,
+    coder=coder,
     remat_part="layers",
 )

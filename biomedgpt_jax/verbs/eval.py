@@ -35,6 +35,7 @@ from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.family import Scorer
 from biomedgpt_jax.verbs.features import open_features
+from biomedgpt_jax.verbs.linting import score_facts
 from biomedgpt_jax.verbs.loaded_model import LoadedModel, define_model, load_model
 from biomedgpt_jax.verbs.page_content import evaluation_page
 from biomedgpt_jax.verbs.pair_asking import pair_scorer
@@ -90,6 +91,7 @@ def _ask(values: flags.FlagValues, config: Config, chosen: Protocol, out: Path) 
         pair_scorer(folder, values.step, config, chosen) if holds_biomedgpt(folder) else _packed(values, config, chosen)
     )
     facts = {"model": loaded.name, "model_hash": tree_hash(leaf_records(loaded.params)), "dtype": config.dtype}
+    facts |= score_facts(folder)
     out.mkdir(parents=True, exist_ok=True)  # refused before the questions are asked, not after
     with progress() as advance, jax.set_mesh(loaded.mesh):
         scorer(loaded.model, loaded.params, out, facts, advance)

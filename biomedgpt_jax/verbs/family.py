@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 from jax.sharding import Mesh
 
 from biomedgpt_jax.core.types import ModelFns, Params
+from biomedgpt_jax.data.lint.material import Coded
+from biomedgpt_jax.data.source import Sample
 from biomedgpt_jax.eval.summary import Answered, Summary
 from biomedgpt_jax.plan.compile import Shapes
 from biomedgpt_jax.plan.prediction import Workload
@@ -22,6 +24,7 @@ from biomedgpt_jax.verbs.progress import Advance
 
 Spec = Any
 Predicate = Callable[[str], bool]  # of the path of a parameter
+Coder = Callable[[Sample, bool], Coded]  # a sample that is learned, or else asked, as the model reads it
 
 
 @runtime_checkable
@@ -83,4 +86,5 @@ class Family:
     weights: Callable[[Config], Mapping[str, str]]  # role -> folder of weights, or a name that is none
     describe: Callable[[Spec], str]
     padding: Callable[[Spec], Callable[[str], int]]  # path -> numbers of a parameter that only pad its layout
+    coder: Callable[[Config, Spec, Path], Coder | None]  # for lint; None: what is learned of a row is drawn anew
     remat_part: str  # key of config.model.remat that a search tries

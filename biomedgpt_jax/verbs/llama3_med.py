@@ -10,6 +10,9 @@ from biomedgpt_jax.core.lora import begins_behind_zero
 from biomedgpt_jax.core.processes import leader_first
 from biomedgpt_jax.core.types import ModelFns
 from biomedgpt_jax.data.batches import RowShape, empty_batch
+from biomedgpt_jax.data.lint.encoding import code_conversation
+from biomedgpt_jax.data.lint.material import Coded
+from biomedgpt_jax.data.source import Sample
 from biomedgpt_jax.eval.protocols import protocol
 from biomedgpt_jax.models.flops import train_flops
 from biomedgpt_jax.models.llama3_med import NO_REMAT, Tune, trainable
@@ -18,7 +21,7 @@ from biomedgpt_jax.plan.prediction import Workload
 from biomedgpt_jax.train.objectives import Objective, all_words
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.costs import training_costs
-from biomedgpt_jax.verbs.family import Family, Predicate, RunData
+from biomedgpt_jax.verbs.family import Coder, Family, Predicate, RunData
 from biomedgpt_jax.verbs.features import feature_shape, training_features
 from biomedgpt_jax.verbs.model_spec import (
     ModelSpec,
@@ -27,13 +30,14 @@ from biomedgpt_jax.verbs.model_spec import (
     lookup,
     remat_from_config,
     spec_from_config,
+    template,
 )
 from biomedgpt_jax.verbs.page_content import describe
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.scoring import scorers
 from biomedgpt_jax.verbs.starting_weights import check_origins, start_params
 from biomedgpt_jax.verbs.training_checks import check_divides, check_model_settings
-from biomedgpt_jax.verbs.training_data import reading, run_tokenizer, training_data
+from biomedgpt_jax.verbs.training_data import overflow_of, reading, run_tokenizer, training_data
 
 TUNE = {kind.value: kind for kind in Tune}
 
@@ -80,6 +84,23 @@ def _data(config: Config, spec: ModelSpec, mesh: Mesh, workdir: Path) -> RunData
             features=features,
         ),
     )
+
+
+def _coder(config: Config, spec: ModelSpec, workdir: Path) -> Coder:
+    def code(sample: Sample, learned: bool) -> Coded:
+        return code_conversation(
+            sample,
+            learned,
+            template=asked,
+            tokenizer=tokenizer,
+            tokens_per_image=spec.model.tokens_per_image,
+            row_tokens=config.data.row_tokens,
+            image_slots=config.data.image_slots,
+            overflow=overflow,
+        )
+
+    asked, tokenizer, overflow = template(spec), run_tokenizer(config, workdir), overflow_of(config)
+    return code
 
 
 def _batch_shapes(config: Config, spec: ModelSpec) -> Shapes:
@@ -150,5 +171,6 @@ LLAMA3_MED = Family(
     weights=_weights,
     describe=_describe,
     padding=lambda spec: lambda path: 0,
+    coder=_coder,
     remat_part="decoder",
 )

@@ -58,7 +58,7 @@ def evaluation_page(evaluation: Evaluation, split: PreparedSplit) -> RunPage:
         interval=scores["interval"],
         scores=score_rows(evaluation, None),
         samples=shown_samples(split, evaluation, None),
-        facts=tuple((key.replace("_", " "), str(value)) for key, value in said.items()),
+        facts=tuple((key.replace("_", " "), _said(value)) for key, value in said.items()),
         tables=(_all_scores(evaluation),),
     )
 
@@ -122,6 +122,18 @@ def metrics_rows(workdir: Path) -> list[dict[str, Any]]:
     if not rows:
         raise RunError(f"{file} has no training step yet; run `biomedgpt train --workdir={workdir} ...` first.")
     return rows
+
+
+def lint_said(facts: dict[str, Any]) -> str:
+    """What lint found in the data of a run, from the facts of its scores."""
+    allowed = ", ".join(facts.get("lint_allowed", ()))
+    return _said(facts.get("lint", "not checked")) + (f"; allowed: {allowed}" if allowed else "")
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        value = [f"{key} {count}" for key, count in value.items()]
+    return ", ".join(map(str, value)) or "nothing" if isinstance(value, list) else str(value)
 
 
 def _named(group: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from biomedgpt_jax.verbs.families import FAMILIES
 from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.page_content import (
     data_facts,
+    lint_said,
     loss_chart,
     loss_rows,
     metrics_rows,
@@ -82,6 +83,7 @@ def make_page(runs: list[Path], export: Path | None, required: tuple[str, float]
         facts=(
             ("configuration", str(runs[-1] / "config.json")),
             ("data hash", after.scores["data_hash"]),
+            ("lint", lint_said(after.scores["facts"])),
             ("versions", ", ".join(f"{name} {version(name)}" for name in ("biomedgpt-jax", "jax", "flax"))),
         ),
         tables=(_ledger_table(runs[-1]),),

@@ -2,6 +2,8 @@
 
 biomedgpt train --workdir=runs/align --config=configs/llama3_med.py:stage=1,data=data/pubmedvision,...
 biomedgpt train --workdir=runs/small --config=configs/smoke.py:stage=1,data=data/vqa_rad
+
+A new run checks its data first (see `biomedgpt lint`) and refuses errors that --allow=CODE does not name.
 """
 
 import json
@@ -40,6 +42,7 @@ from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.families import family_of, training_config
 from biomedgpt_jax.verbs.family import Family, Predicate, Scorer, Spec
+from biomedgpt_jax.verbs.linting import define_allow, lint_at_start, score_facts, take_allowed
 from biomedgpt_jax.verbs.model_spec import DTYPES, lookup
 from biomedgpt_jax.verbs.origins import write_origins
 from biomedgpt_jax.verbs.progress import progress
@@ -69,12 +72,14 @@ class Parts:
 def define(values: flags.FlagValues) -> None:
     command_line.define_config(values, None)
     define_processes(values)
+    define_allow(values)
     flags.DEFINE_string("workdir", None, "Folder of the run; made when absent.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> int:
     config = training_config(values, EXAMPLE)
     workdir = command_line.require_folder(values, "workdir", EXAMPLE)
+    take_allowed(values, config)
     join_processes(values)
     use_cache(cache_folder(config.compile_cache, str(workdir), jax.default_backend()))
     if jax.default_backend() == "cpu":
@@ -93,11 +98,14 @@ def train(config: Config, workdir: Path, console: Console) -> int:
     parts = build_parts(config, total_steps=1)
     spec = parts.spec
     check_mesh(config, parts)
-    if begun(workdir):
+    resumes = begun(workdir)
+    if resumes:
         check_same_model(workdir, spec)
     else:
         family.check_start(config, spec)
     data = family.data(config, spec, parts.mesh, workdir)
+    if not resumes:
+        lint_at_start(config, spec, workdir, say)
     parts = build_parts(config, data.num_steps)
     ledger = parts.ledger()
     print_ledger(ledger, console)
@@ -254,7 +262,7 @@ def _evaluate(
         with progress() as advance:
             for scorer in scorers:
                 folder = workdir / "eval" / f"step_{step}" / scorer.folder_name
-                facts = {"model": f"{workdir} step {step}", "dtype": config.model.compute_dtype}
+                facts = {"model": f"{workdir} step {step}", "dtype": config.model.compute_dtype, **score_facts(workdir)}
                 summary, _ = scorer(parts.model, params, folder, facts, advance)
                 figures |= headline_figures(summary, f"score/{scorer.folder_name}" if len(scorers) > 1 else "score")
         return figures

@@ -69,7 +69,7 @@ def training_data(
             f"The tokenizer has {tokenizer.vocab_size} tokens, the decoder's embedding {spec.model.decoder.vocab_size} "
             "rows. They are not of the same model: set config.tokenizer.path."
         )
-    overflow = Overflow(lookup("data.on_overflow", config.data.on_overflow, {kind.value: kind for kind in Overflow}))
+    overflow = overflow_of(config)
     encoded = [
         encode_split(
             split,
@@ -94,6 +94,10 @@ def training_data(
         pack=config.data.pack,
         overflow=overflow,
     )
+
+
+def overflow_of(config: Config) -> Overflow:
+    return lookup("data.on_overflow", config.data.on_overflow, {kind.value: kind for kind in Overflow})
 
 
 def row_shape(
