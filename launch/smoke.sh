@@ -44,9 +44,10 @@ case "$set_name" in
 esac
 
 ask_about_a_picture() { # the built-in set has no picture files
-  local picture
+  local picture model="$1"
+  shift
   picture="$(find "${BIOMEDGPT_DATA:-$out}" -name 'synpic*.jpg' 2>/dev/null | sort | sed -n 1p)"
-  [ -z "$picture" ] || biomedgpt generate --model="$1" --image="$picture" --question="Which part of the body is shown?"
+  [ -z "$picture" ] || biomedgpt generate "$@" --model="$model" --image="$picture" --question="Which part of the body is shown?"
 }
 
 export_model() { # a folder without a certificate was left by an export that did not come to its proof
@@ -78,7 +79,7 @@ biomedgpt_small() {
   cmp "$last" "$out/eval/predictions.jsonl"
   biomedgpt eval --config="configs/eval.py:data=$data" --model="$out/run" --out="$out/eval_candidates" \
     --config.pairs.method=candidates --config.batch_rows=32
-  ask_about_a_picture "$out/run"
+  ask_about_a_picture "$out/run" --task=classification
 }
 
 case "$family" in

@@ -73,12 +73,11 @@ def _predictions(folder):
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(small, tmp_path):
     shutil.copytree(small.folder, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")
-    again = biomedgpt(*small.arguments[:-1], f"--workdir={tmp_path / 'run'}")
+    again = biomedgpt(*small.arguments[:-1], f"--workdir={tmp_path / 'run'}", "--config.eval.paths=()")
     assert again.code == 0, again
     one, other = (_last_step(folder) for folder in (small.folder, tmp_path / "run"))
     for name in ("loss", "grad_norm", "param_norm", "update_norm", "accuracy"):
         assert one[name] == other[name], name
-    assert _predictions(small.folder) == _predictions(tmp_path / "run")
 
 
 def _last_step(folder):
@@ -86,7 +85,7 @@ def _last_step(folder):
     return [row for row in rows if "loss" in row][-1]
 
 
-def test_a_run_is_asked_by_trie_by_scores_and_openly(small, prepared_data, raw_data, tmp_path):
+def test_a_run_is_asked_by_scores_and_by_trie(small, prepared_data, raw_data, tmp_path):
     asked = ("eval", config(f"eval.py:data={prepared_data}"), f"--model={small.folder}", "--config.max_new_tokens=2")
     called = biomedgpt(*asked, f"--out={tmp_path / 'scored'}", "--config.pairs.method=candidates")
     assert called.code == 0, called
@@ -103,8 +102,6 @@ def test_a_run_is_asked_by_trie_by_scores_and_openly(small, prepared_data, raw_d
     rows = [json.loads(line) for line in answered.read_text().splitlines()]
     assert [set(row) & {"answer", "error"} for row in rows] == [{"answer"}, {"error"}]
     assert rows[0]["answer"] in {"yes", "no"}
-    free = biomedgpt(*generate, "--question=Is it?", "--open")
-    assert free.code == 0 and free.out.strip() not in {"yes", "no"}, free
 
 
 @pytest.mark.parametrize(
