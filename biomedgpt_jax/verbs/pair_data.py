@@ -15,14 +15,13 @@ from biomedgpt_jax.data.pair_batches import PairShape
 from biomedgpt_jax.data.pair_pipeline import PairData, PairSettings, build_pair_data
 from biomedgpt_jax.data.pretraining_pairs import PretrainingPairs, pretraining_pairs
 from biomedgpt_jax.data.pretraining_tasks import PretrainingSettings
-from biomedgpt_jax.data.tasks import Overflow
 from biomedgpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from biomedgpt_jax.data.trie import Trie, build_trie
 from biomedgpt_jax.verbs.biomedgpt_spec import BiomedGptSpec
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.progress import Advance
-from biomedgpt_jax.verbs.training_data import TOKENIZER, run_tokenizer, splits
+from biomedgpt_jax.verbs.training_data import TOKENIZER, overflow_of, run_tokenizer, splits
 
 FROM_TRAINING = "train"  # as config.data.answers: those of the training splits
 Answers = tuple[tuple[int, ...], ...]
@@ -54,7 +53,7 @@ def encode_training(
     config: Config, spec: BiomedGptSpec, tokenizer: BiomedGptTokens, workdir: Path, advance: Advance
 ) -> list[Encoded]:
     """The training splits as token ids. DataError names samples that cannot be used."""
-    overflow, folder, view = _overflow(config), workdir / "encoded", _view(config)
+    overflow, folder, view = overflow_of(config), workdir / "encoded", _view(config)
     encoded: list[Encoded] = []
     for split in splits(config):
 
@@ -122,7 +121,7 @@ def build_data(
         batch_size=config.train.batch_rows,
         num_epochs=config.train.epochs,
         seed=config.seed,
-        overflow=_overflow(config),
+        overflow=overflow_of(config),
     )
 
 
@@ -148,10 +147,6 @@ def shapes(config: Config) -> list[PairShape]:
 
 def answer_trie(answers: Answers) -> Trie | None:
     return build_trie(answers) if answers else None
-
-
-def _overflow(config: Config) -> Overflow:
-    return Overflow(lookup("data.on_overflow", config.data.on_overflow, {kind.value: kind for kind in Overflow}))
 
 
 def _listed(config: Config, tokenizer: BiomedGptTokens) -> list[tuple[int, ...]]:

@@ -123,7 +123,7 @@ def _described(data: bytes) -> bool:
     with Image.open(io.BytesIO(data)) as image:
         exif = image.getexif()
         told = {**exif, **exif.get_ifd(_EXIF)}
-        texts = [value for key, value in image.info.items() if key.lower() not in _TECHNICAL]
+        texts = [value for key, value in image.info.items() if str(key).lower() not in _TECHNICAL]
         telling = [value for key, value in told.items() if key in _TELLING]
         return bool(exif.get_ifd(_GPS)) or any(
             isinstance(each, str | bytes) and each.strip() for each in texts + telling
