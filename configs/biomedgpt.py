@@ -63,6 +63,7 @@ RECIPES = {
     "pretrain": Recipe(5e-5, 20, 0.01, (160, 160, 160), (256, 256, 256), 0.0, 288, 272, augmentation="captioned"),
     "instruct": Recipe(5e-5, 1, 0.04, (256, 256, 256), (384, 384, 384), 0.1, 256, 256, task="instruction"),
 }  # fmt: skip
+PROTOCOLS = {"classify": "classify/v1", "nli": "classify/v1", "caption": "report/v1", "summarise": "report/v1"}
 BEAMS = {"caption": (10, 0.0, 3), "summarise": (5, 0.7, 3)}  # beams, length penalty, words in a row said once
 
 
@@ -85,6 +86,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if task == "pretrain":
         config.optim.clip_norm = 5.0
         config.data.pretraining, config.data.patches_kept, config.data.source_buckets = True, 196, ()
+    config.eval.protocol = PROTOCOLS.get(task, config.eval.protocol)
     config.eval.method = recipe.method
     config.eval.beams, config.eval.length_penalty, config.eval.no_repeat = BEAMS.get(task, (1, 0.0, 0))
     config.eval.paths = (args["eval"],) if args["eval"] else ()
