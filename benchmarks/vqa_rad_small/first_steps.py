@@ -19,6 +19,7 @@ from biomedgpt_jax.core.partition import leaf_paths, split
 from biomedgpt_jax.data.features import FeatureCache
 from biomedgpt_jax.data.pipeline import TrainData
 from biomedgpt_jax.verbs.model_spec import ModelSpec
+from biomedgpt_jax.verbs.spec_file import read_spec
 from biomedgpt_jax.verbs.starting_weights import start_params
 from biomedgpt_jax.verbs.train import build_parts
 from biomedgpt_jax.verbs.training_data import reading, run_tokenizer, splits, training_data

@@ -48,10 +48,10 @@ class PairBatch(TypedDict):
     segment_ids: Int[Array, "b s"]  # 1, 0 on padding
     positions: Int[Array, "b s"]
     images: NotRequired[UInt8[Array, "b 1 h w 3"]]
-    image_mask: NotRequired[Bool[Array, "b"]]  # False: the row is text alone; stands beside `images`
-    image_hole: NotRequired[Bool[Array, "b"]]  # the middle of the picture is hidden from the encoder
-    patches_kept: NotRequired[Int[Array, "b"]]  # so many patches, drawn at random, are seen in training
-    code_targets: NotRequired[Bool[Array, "b"]]  # the target is the codes of a picture
+    image_mask: NotRequired[Bool[Array, " b"]]  # False: the row is text alone; stands beside `images`
+    image_hole: NotRequired[Bool[Array, " b"]]  # the middle of the picture is hidden from the encoder
+    patches_kept: NotRequired[Int[Array, " b"]]  # so many patches, drawn at random, are seen in training
+    code_targets: NotRequired[Bool[Array, " b"]]  # the target is the codes of a picture
     answer_nodes: NotRequired[Int[Array, "b s"]]  # node of the answers' trie that says which words may come next
 
 

@@ -85,7 +85,7 @@ def lowest_losses(ratio: float, after: int, *, chunk_size: int, label_smoothing:
 
 
 def allowed_words(
-    words: Int[np.ndarray, "c"], following: Int[np.ndarray, "n c"], *, label_smoothing: float
+    words: Int[np.ndarray, " c"], following: Int[np.ndarray, "n c"], *, label_smoothing: float
 ) -> Objective:
     """Cross-entropy over the words that may come next in one of the allowed answers.
 
