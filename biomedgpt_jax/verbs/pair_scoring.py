@@ -7,9 +7,7 @@ from typing import Any
 
 import jax
 
-from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.module import Remat
-from biomedgpt_jax.core.placing import local_rows
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.batches import ImageReader
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
@@ -24,7 +22,7 @@ from biomedgpt_jax.models.biomedgpt_config import counted_parameters
 from biomedgpt_jax.verbs.biomedgpt_spec import STILL, BiomedGptSpec, build_model, pair_image
 from biomedgpt_jax.verbs.pair_answers import Answering, answerer, prompt_shapes
 from biomedgpt_jax.verbs.progress import Advance
-from biomedgpt_jax.verbs.scoring import split_questions
+from biomedgpt_jax.verbs.scoring import check_folders, pictured_rows, results_folder, split_questions
 from biomedgpt_jax.verbs.training_data import IMAGE_CACHE_BYTES
 
 
@@ -44,7 +42,7 @@ class PairScorer:
 
     @property
     def folder_name(self) -> str:
-        return f"{self.split.directory.resolve().name}_{self.split.split}"
+        return results_folder(self.split)
 
     def __call__(
         self, model: ModelFns, params: Params, folder: Path, facts: dict[str, Any], advance: Advance
@@ -60,7 +58,7 @@ class PairScorer:
                 ImageReader(pair_image(self.spec), size, IMAGE_CACHE_BYTES),
                 prompt_shapes(prompts),
                 self.batch_rows,
-                pictured=self._pictured(),
+                pictured=pictured_rows(self.batch_rows),
             ),
             self.questions,
             answerer(model, params, self.tokenizer, self.how),
@@ -72,13 +70,6 @@ class PairScorer:
             facts={**facts, **self._facts(), "hinted": sum(prompt.hinted for prompt in prompts)},
             progress=lambda done, total, _: advance(f"ask {self.split.name}", done, total),
         )
-
-    def _pictured(self) -> range | None:
-        """The rows whose images this process reads. Raises UsageError where rows do not divide over the mesh."""
-        if jax.process_count() == 1:
-            return None
-        rows = local_rows(jax.sharding.get_mesh(), self.batch_rows)
-        return range(rows.start, rows.stop)
 
     def _facts(self) -> dict[str, Any]:
         """What an answer depends on besides weights and question."""
@@ -113,9 +104,7 @@ def pair_scorers(
         asked, trained = PreparedSplit(path, split), PreparedSplit(path, train_split)
         questions = split_questions(asked), split_questions(trained)
         found.append(PairScorer(spec, tokenizer, asked, trained.name, *questions, protocol, batch_rows, how))
-    names = [scorer.folder_name for scorer in found]
-    if len(set(names)) < len(names):
-        raise UsageError(f"Two evaluation sets would write to one folder: {', '.join(names)}. Rename one of them.")
+    check_folders([scorer.folder_name for scorer in found])
     return found
 
 

@@ -46,8 +46,8 @@ class Scorer:
 
     @property
     def folder_name(self) -> str:
-        """Of its results inside a run; without the way to the data, which may be long or absolute."""
-        return f"{self.split.directory.resolve().name}_{self.split.split}"
+        """Of its results inside a run."""
+        return results_folder(self.split)
 
     def __call__(
         self, model: ModelFns, params: Params, folder: Path, facts: dict[str, Any], advance: Advance
@@ -74,7 +74,13 @@ class Scorer:
 
         return evaluate(
             prompt_batches(
-                prompts, self.split, self.reader, shape, buckets, self.batch_rows, pictured=self._pictured()
+                prompts,
+                self.split,
+                self.reader,
+                shape,
+                buckets,
+                self.batch_rows,
+                pictured=pictured_rows(self.batch_rows),
             ),
             self.questions,
             generate,
@@ -86,13 +92,6 @@ class Scorer:
             facts={**facts, **self._facts(model)},
             progress=lambda done, total, _: advance(f"ask {self.split.name}", done, total),
         )
-
-    def _pictured(self) -> range | None:
-        """The rows whose images this process reads. Raises UsageError where rows do not divide over the mesh."""
-        if jax.process_count() == 1:
-            return None
-        rows = local_rows(jax.sharding.get_mesh(), self.batch_rows)
-        return range(rows.start, rows.stop)
 
     def _facts(self, model: ModelFns) -> dict[str, Any]:
         """What an answer depends on besides weights and question."""
@@ -138,10 +137,31 @@ def scorers(
         )
         for asked, trained in pairs
     ]
-    names = [scorer.folder_name for scorer in found]
+    check_folders([scorer.folder_name for scorer in found])
+    return found
+
+
+def results_folder(split: PreparedSplit) -> str:
+    """Its name inside a run; without the way to the data, which may be long or absolute."""
+    return f"{split.directory.resolve().name}_{split.split}"
+
+
+def pictured_rows(batch_rows: int) -> range | None:
+    """The rows of a batch whose images this process reads, None for all.
+
+    Raises:
+        UsageError: rows do not divide over the mesh.
+    """
+    if jax.process_count() == 1:
+        return None
+    rows = local_rows(jax.sharding.get_mesh(), batch_rows)
+    return range(rows.start, rows.stop)
+
+
+def check_folders(names: Sequence[str]) -> None:
+    """Raises UsageError where two evaluation sets would write to one folder."""
     if len(set(names)) < len(names):
         raise UsageError(f"Two evaluation sets would write to one folder: {', '.join(names)}. Rename one of them.")
-    return found
 
 
 def headline_figures(summary: Summary, prefix: str) -> dict[str, float]:
