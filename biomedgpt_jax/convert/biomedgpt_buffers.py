@@ -37,7 +37,7 @@ class Padded(Tensors):
     config: BiomedGptConfig
 
     @property
-    def files(self):  # type: ignore[override]
+    def files(self):  # type: ignore[override]  # those of what it wraps, no attribute of its own
         return self.tensors.files
 
     def __getitem__(self, key: str) -> np.ndarray:

@@ -86,7 +86,7 @@ def box_ids(box: Box, size: int, tokenizer: BiomedGptTokens) -> list[int]:
 def read_box(values: object, label: str = "") -> Box:
     """Four numbers x0 y0 x1 y1 >= 0, the second corner right of and below the first; DataError if they are not."""
     try:
-        x0, y0, x1, y1 = (float(value) for value in values)  # type: ignore[union-attr]
+        x0, y0, x1, y1 = (float(value) for value in values)  # type: ignore[union-attr]  # what cannot be iterated is refused below
     except (TypeError, ValueError) as reason:
         raise DataError(f"a region: expected four numbers x0, y0, x1, y1, found {str(values)[:60]!r}") from reason
     if not (0 <= x0 < x1 < float("inf") and 0 <= y0 < y1 < float("inf")):

@@ -55,7 +55,7 @@ class Stage(nnx.Module):
     def __init__(self, channels: int, inside: int, blocks: int, *, stride: int, rngs: nnx.Rngs):
         self.first = Bottleneck(channels, inside, stride=stride, rngs=rngs)
         same = EXPANSION * inside
-        make = lambda keys: Bottleneck(same, inside, stride=1, rngs=keys)  # noqa: E731
+        make = lambda keys: Bottleneck(same, inside, stride=1, rngs=keys)  # noqa: E731 (one line, used once)
         self.rest = stack(make, blocks - 1, rngs) if blocks > 1 else None
 
     def __call__(
