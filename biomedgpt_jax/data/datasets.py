@@ -33,6 +33,7 @@ BUILTIN = DatasetSpec(
     name="builtin",
     title="Pictures that pip packages ship: CT, MR, X-ray, ultrasound, fundus, microscopy; split by source",
     task="VQA",
+    protocol="strict/v1",
     modality="many",
     source="pip packages, listed under `sources`",
     licence="per source, listed under `sources`",

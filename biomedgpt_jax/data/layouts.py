@@ -26,6 +26,7 @@ def own_dataset(
         name=name,
         title=title or name,
         task="as its rows say",
+        protocol="strict/v1",
         modality="as its files",
         source=source,
         licence=licence,

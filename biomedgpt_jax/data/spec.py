@@ -68,12 +68,14 @@ class DatasetSpec:
     `published`: samples per split, or `total` of all splits, as `read` should find them (bad rows included); another
     number is an error unless it is allowed. `splits` says who made them, `checked` how far the reader was held
     against real files. `download(folder, report)` is None for data that no program may or can fetch; `steps` then
-    say how a person gets it.
+    say how a person gets it. `protocol` is the name of the metric protocol under which its answers are scored where no
+    other is asked for, None for data to learn from alone.
     """
 
     name: str
     title: str
     task: str
+    protocol: str | None
     modality: str
     source: str
     licence: str

@@ -71,6 +71,7 @@ def facts(spec: DatasetSpec, root: Path) -> dict[str, Any]:
         "name": spec.name,
         "title": spec.title,
         "task": spec.task,
+        "protocol": spec.protocol,
         "modality": spec.modality,
         "samples": dict(spec.published),
         "total": spec.total,

@@ -103,6 +103,7 @@ def _spec(kind: str, name: str, title: str, counts: tuple[int, int]) -> DatasetS
         name=name,
         title=f"CBIS-DDSM, {title}",
         task="classification",
+        protocol="classify/v1",
         modality="mammography",
         source="https://www.cancerimagingarchive.net/collection/cbis-ddsm",
         licence="CC-BY-3.0",

@@ -73,6 +73,7 @@ def _spec(name: str, title: str, pattern: str, **facts: Any) -> DatasetSpec:
         name=name,
         title=title,
         task="summarisation",
+        protocol="summary/v1",
         modality="text (dialogues)",
         source="https://github.com/UCSD-AI4H/Medical-Dialogue-System",
         licence="not stated (texts: their sites)",

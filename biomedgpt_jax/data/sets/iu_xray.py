@@ -112,6 +112,7 @@ IU_XRAY = DatasetSpec(
     name="iu_xray",
     title="Indiana University chest X-rays, captions from reports",
     task="captioning",
+    protocol="caption/v1",
     modality="chest X-ray",
     source="https://openi.nlm.nih.gov/faq#collection",
     licence="CC-BY-NC-ND-4.0",

@@ -43,6 +43,7 @@ def _spec(name: str, title: str, address: str) -> DatasetSpec:
         name=name,
         title=f"LLaVA-Med {title}",
         task="instruction",
+        protocol=None,
         modality="figures of articles",
         source=f"{BASE}/{address}",
         licence="CC-BY-NC-4.0 (text; figures: the licences of their PubMed Central articles)",

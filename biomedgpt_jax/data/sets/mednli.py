@@ -43,6 +43,7 @@ MEDNLI = DatasetSpec(
     name="mednli",
     title="MedNLI",
     task="text understanding (inference)",
+    protocol="classify/v1",
     modality="text (clinical notes)",
     source="https://physionet.org/content/mednli/1.0.0/",
     licence=physionet.LICENCE,

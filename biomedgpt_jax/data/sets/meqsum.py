@@ -71,6 +71,7 @@ def _spec(name: str, title: str, **facts: Any) -> DatasetSpec:
         name=name,
         title=title,
         task="summarisation",
+        protocol="summary/v1",
         modality="text (consumer questions)",
         licence="not stated",
         access=Access.OPEN,

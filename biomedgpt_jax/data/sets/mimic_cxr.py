@@ -96,11 +96,12 @@ def _summary(listed: Path, pictures: Path, row: int, line: Line, parts: dict[str
     return summary_row(listed.name, row, id, parts["findings"], parts["impression"], what, **facts)
 
 
-def _spec(name: str, title: str, task: str, modality: str, read: Callable[[Path], Raw]) -> DatasetSpec:
+def _spec(name: str, title: str, task: str, protocol: str, modality: str, read: Callable[[Path], Raw]) -> DatasetSpec:
     return DatasetSpec(
         name=name,
         title=title,
         task=task,
+        protocol=protocol,
         modality=modality,
         source="https://physionet.org/content/mimic-cxr-jpg/2.1.0/",
         licence=physionet.LICENCE,
@@ -123,11 +124,12 @@ def _spec(name: str, title: str, task: str, modality: str, read: Callable[[Path]
 
 
 SPECS = (
-    _spec("mimic_cxr", "MIMIC-CXR, findings from pictures", "captioning", "chest X-ray", read_captions),
+    _spec("mimic_cxr", "MIMIC-CXR, findings from pictures", "captioning", "caption/v1", "chest X-ray", read_captions),
     _spec(
         "mimic_cxr_summaries",
         "MIMIC-CXR, impressions from findings",
         "summarisation",
+        "summary/v1",
         "text (radiology reports)",
         read_summaries,
     ),

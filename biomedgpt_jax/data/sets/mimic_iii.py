@@ -110,11 +110,14 @@ def _summary(path: Path, row: int, note: Note) -> Row:
     return summary_row(path.name, row, id, *report, "the findings of this radiology report", **facts)
 
 
-def _spec(name: str, title: str, task: str, member: Member, files: tuple[str, ...], read: Callable) -> DatasetSpec:
+def _spec(
+    name: str, title: str, task: str, protocol: str, member: Member, files: tuple[str, ...], read: Callable
+) -> DatasetSpec:
     return DatasetSpec(
         name=name,
         title=title,
         task=task,
+        protocol=protocol,
         modality="text (clinical notes)",
         source="https://physionet.org/content/mimiciii/1.4/",
         licence=physionet.LICENCE,
@@ -137,6 +140,7 @@ SPECS = (
         "mimic_iii_mortality",
         "MIMIC-III, death in hospital from the note at admission",
         "text understanding (mortality)",
+        "classify/v1",
         Member.LIKELY,
         (ADMISSIONS, NOTES),
         read_mortality,
@@ -145,6 +149,7 @@ SPECS = (
         "mimic_iii_summaries",
         "MIMIC-III, impressions from the findings of radiology reports",
         "summarisation",
+        "summary/v1",
         Member.CONFIRMED,
         (NOTES,),
         read_summaries,

@@ -44,6 +44,7 @@ PATH_VQA = DatasetSpec(
     name="path_vqa",
     title="PathVQA, de-duplicated",
     task="VQA",
+    protocol="strict/v1",
     modality="pathology",
     source=f"https://huggingface.co/datasets/{REPO}",
     licence="MIT (card; images from textbooks and the PEIR library)",

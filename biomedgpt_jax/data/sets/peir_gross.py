@@ -40,6 +40,7 @@ PEIR_GROSS = DatasetSpec(
     name="peir_gross",
     title="Peir Gross, captions of pathology photographs",
     task="captioning",
+    protocol="caption/v1",
     modality="photographs of pathology",
     source="https://github.com/nlpaueb/bioCaption",
     licence="unclear (PEIR digital library, University of Alabama at Birmingham)",

@@ -56,6 +56,7 @@ PMC_VQA = DatasetSpec(
     name="pmc_vqa",
     title="PMC-VQA, version 1, four choices",
     task="VQA",
+    protocol="pmc-vqa/v1",
     modality="figures of articles",
     source=f"https://huggingface.co/datasets/{REPO}",
     licence="CC-BY-SA (card; figures: CC0 or CC-BY)",

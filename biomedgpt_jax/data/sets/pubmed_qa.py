@@ -65,6 +65,7 @@ PUBMED_QA = DatasetSpec(
     name="pubmed_qa",
     title="PubMedQA, labelled",
     task="question answering",
+    protocol="classify/v1",
     modality="text (abstracts)",
     source="https://github.com/pubmedqa/pubmedqa",
     licence="MIT",

@@ -39,6 +39,7 @@ PUBMEDVISION = DatasetSpec(
     name="pubmedvision",
     title="PubMedVision, alignment and instruction tuning",
     task="instruction",
+    protocol=None,
     modality="figures of articles",
     source=f"https://huggingface.co/datasets/{REPO}",
     licence="Apache-2.0",

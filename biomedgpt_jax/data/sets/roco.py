@@ -99,6 +99,7 @@ ROCO = DatasetSpec(
     name="roco",
     title="ROCO, captions of radiology figures",
     task="captioning",
+    protocol="caption/v1",
     modality="radiology",
     source="https://github.com/razorx89/roco-dataset",
     licence="per figure, in meta.licence",

@@ -55,6 +55,7 @@ RSNA_PNEUMONIA = DatasetSpec(
     name="rsna_pneumonia",
     title="RSNA pneumonia detection challenge, pneumonia or not",
     task="classification",
+    protocol="classify/v1",
     modality="chest X-ray",
     source="https://www.kaggle.com/c/rsna-pneumonia-detection-challenge",
     licence="terms of the challenge (research and education)",

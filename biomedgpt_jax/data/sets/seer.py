@@ -77,6 +77,7 @@ SEER = DatasetSpec(
     name="seer",
     title="SEER, treatment of a case (our reading of the task)",
     task="text understanding (treatment)",
+    protocol="classify/v1",
     modality="text (registry variables)",
     source="https://seer.cancer.gov/data/",
     licence="SEER Research Data Use Agreement",

@@ -57,6 +57,7 @@ SLAKE = DatasetSpec(
     name="slake",
     title="SLAKE, English questions",
     task="VQA",
+    protocol="strict/v1",
     modality="radiology",
     source=f"https://huggingface.co/datasets/{REPO}",
     licence="CC-BY-4.0",

@@ -102,6 +102,7 @@ TREC_TRIALS = DatasetSpec(
     name="trec_trials_2022",
     title="TREC 2022 clinical trials, three judgements",
     task="text understanding (trial matching)",
+    protocol="classify/v1",
     modality="text (patient notes, trials)",
     source="https://www.trec-cds.org/2022.html",
     licence="terms of TREC (research)",

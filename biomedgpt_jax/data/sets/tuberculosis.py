@@ -77,6 +77,7 @@ def _spec(name: str, title: str, archive: str, total: int) -> DatasetSpec:
         name=name,
         title=title,
         task="classification",
+        protocol="classify/v1",
         modality="chest X-ray",
         source=f"{BASES[0]}/{archive}",
         licence="terms of the National Library of Medicine (cite, do not pass on)",

@@ -158,6 +158,7 @@ VQA_RAD = DatasetSpec(
     name="vqa_rad",
     title="VQA-RAD, split by image and case, with a body-part question for each image",
     task="VQA",
+    protocol="strict/v1",
     modality="radiology",
     source="https://osf.io/89kps",
     licence="CC0-1.0",
