@@ -1,4 +1,4 @@
-"""MedMNIST's npz files, whole and damaged, at both sizes."""
+"""MedMNIST's npz files, whole and damaged."""
 
 import io
 
@@ -49,12 +49,36 @@ def test_coloured_pictures_of_224_pixels(tmp_path):
     assert (np.asarray(Image.open(io.BytesIO(rows[2].images[0].read()))) == made["train_images"][2]).all()
 
 
-def test_every_set_has_its_classes_and_two_files():
-    assert len(medmnist.SETS) == 11
+def test_findings_of_a_chest_are_answered_together(tmp_path):
+    made = arrays((64, 64), labels=(0, 1, 2, 3))
+    for split in ("train", "val", "test"):
+        made[f"{split}_labels"] = np.zeros((4, 14), np.uint8)
+        made[f"{split}_labels"][1, 13] = 1
+        made[f"{split}_labels"][2, [0, 2]] = 1
+        made[f"{split}_labels"][3, 5] = 2
+    np.savez_compressed(tmp_path / "chestmnist_64.npz", **made)
+    found = prepare("chestmnist_64", tmp_path, tmp_path / "out")
+    assert [s.turns[0].answer for s in found.splits["train"]] == ["no finding", "hernia", "atelectasis, effusion"]
+    third = found.by_id["chestmnist-validation-3"]
+    assert third.turns[0].question.endswith("Name all of: " + "; ".join(third.meta["classes"]) + "; or no finding.")
+    assert (third.meta["task"], third.meta["answer_type"]) == ("findings", "open")
+    assert third.meta["labels"] == [1, 0, 1] + [0] * 11
+    assert found.skipped == ["labels [0, 2]: expected 0 and 1 alone"] * 3
+
+
+def test_labels_of_one_class_in_the_file_of_many_are_refused(tmp_path):
+    np.savez_compressed(tmp_path / "chestmnist.npz", **arrays((28, 28)))
+    with pytest.raises(DataError, match="not the npz file of chestmnist"):
+        list(DATASETS["chestmnist"].read(tmp_path).splits["train"].rows())
+
+
+def test_every_set_has_its_classes_and_a_file_of_each_size():
+    assert len(medmnist.SETS) == 12
     for each in medmnist.SETS:
         assert len(set(each.classes)) == len(each.classes) > 1
-        assert all(len(digest) == 32 for digest in each.md5.values())
-        assert f"{each.name}_224" in DATASETS
+        assert all(len(digest) == 32 for digest in each.md5)
+        assert all(f"{each.name}_{pixels}" in DATASETS for pixels in (64, 128, 224))
+    assert len({digest for each in medmnist.SETS for digest in each.md5}) == 48
     assert DATASETS["organcmnist"].published == {"train": 12975, "validation": 2392, "test": 8216}
     assert len(medmnist.SETS[0].classes) == 9
 
