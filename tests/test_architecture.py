@@ -11,6 +11,7 @@ MAY_IMPORT = {
     "core": set(),
     "data": set(),
     "report": set(),
+    "synth": {"data"},
     "layers": {"core"},
     "models": {"core", "layers"},
     "checkpoint": {"core"},
