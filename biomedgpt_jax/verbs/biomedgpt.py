@@ -67,6 +67,11 @@ from biomedgpt_jax.verbs.training_data import overflow_of, reading
 _OF_IMAGES = ("encoder/stem", "encoder/image_projection", "encoder/patch_norm", "encoder/positions/image")
 _OF_CODES = ("decoder/code_norm", "decoder/positions/image", "decoder/layers/image_bias")
 _ENCODER_IMAGE_BIAS = "encoder/layers/image_bias"
+# With a list of answers of one word each the first position decides, and it sees itself alone.
+_OF_ORDER = (
+    *(f"decoder/layers/{part}" for part in ("self_attention/q", "self_attention/k", "text_bias")),
+    *("decoder/positions/self_q", "decoder/positions/self_k"),
+)
 
 
 def check(config: Config) -> None:
@@ -102,7 +107,8 @@ def trainable(config: Config, spec: BiomedGptSpec) -> Predicate:
 
 def unused(config: Config, spec: BiomedGptSpec) -> Predicate:
     """A key's bias moves all logits of a query alike, so it has no gradient but rounding."""
-    return lambda path: path.startswith((*_OF_CODES, *_OF_IMAGES, _ENCODER_IMAGE_BIAS)) or path.endswith("k/bias")
+    paths = (*_OF_CODES, *_OF_IMAGES, _ENCODER_IMAGE_BIAS, *(_OF_ORDER if config.data.answers else ()))
+    return lambda path: path.startswith(paths) or path.endswith("k/bias")
 
 
 def padding(spec: BiomedGptSpec) -> Callable[[str], int]:
