@@ -20,6 +20,13 @@ def lettered(question: str, options: Mapping[str, str]) -> str:
     return "\n".join([question, *(f"{letter}. {text}" for letter, text in options.items())])
 
 
+def stem(question: str, choices: Sequence[str]) -> str:
+    """A question without the options that `choose` or `lettered` added to it."""
+    question = question.removesuffix(f" Choose one: {'; '.join(choices)}.") if choices else question
+    listed = {f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=False)}
+    return "\n".join(line for line in question.splitlines() if line.strip() not in listed).strip()
+
+
 def closed(task: str, choices: Sequence[str], **facts: Any) -> dict[str, Any]:
     """The `meta` of a question whose answer is one of `choices`; facts that are None or empty are left out."""
     known = {name: value for name, value in facts.items() if value not in (None, "")}
