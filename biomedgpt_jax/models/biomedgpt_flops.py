@@ -20,10 +20,28 @@ def forward_flops(config: BiomedGptConfig, source: int, target: int, image_size:
     across = target * (4 * d * d + 4 * places * d) + places * 4 * d * d
     # Products of the positions, once for all layers.
     positions = places * (4 * d * d + 2 * places * d) + target * (6 * d * d + 2 * target * d + 2 * places * d)
-    head = 2 * target * d * config.padded_vocab_size
     stem = stem_flops(config, image_size) if image_size else 0
     layers = config.encoder_layers * encoder + config.decoder_layers * (itself + across)
-    return stem + layers + positions + places * 2 * d + head
+    return stem + layers + positions + head_flops(config, target)
+
+
+def train_flops(
+    config: BiomedGptConfig, source: int, target: int, image_size: int, *, causal: bool, embeddings: bool, head: bool
+) -> int:
+    """Of one row's forward and backward pass, which costs two forward ones.
+
+    Args:
+        embeddings: whether they learn. The head is one with them; frozen, it is spared half of its backward pass.
+        head: whether all words have logits. Those of a closed list are so few that they are not counted.
+    """
+    words = head_flops(config, target)
+    rest = forward_flops(config, source, target, image_size, causal=causal) - words
+    return 3 * rest + head * (3 if embeddings else 2) * words
+
+
+def head_flops(config: BiomedGptConfig, target: int) -> int:
+    """Of the logits."""
+    return 2 * target * config.width * config.padded_vocab_size
 
 
 def stem_flops(config: BiomedGptConfig, image_size: int) -> int:

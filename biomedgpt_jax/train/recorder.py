@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -20,11 +20,10 @@ _IN_FLIGHT = 2  # steps that the host may run ahead; more would pile batches up 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the model-flops utilisation is computed from; None leaves it out."""
+    """What the model-flops utilisation is computed from."""
 
-    flops_per_token: float
-    flops_per_image: float
-    peak_flops: float | None  # of one device, per second
+    flops: Mapping[str, float]  # of each that a metric counts, such as "tokens"
+    peak_flops: float | None  # of one device, per second; None: no utilisation
 
 
 class Recorder:
@@ -42,7 +41,7 @@ class Recorder:
         self,
         writers: Sequence[Writer],
         *,
-        costs: Costs | None,
+        costs: Costs,
         gradient_check: GradientCheck,
         sample_name: Callable[[int], str],
         folder: epath.PathLike,
@@ -110,8 +109,8 @@ class Recorder:
             "images_per_second": images / elapsed,
             "data_wait_share": self._waited / elapsed,
         }
-        if self._costs and self._costs.peak_flops:
-            flops = tokens * self._costs.flops_per_token + images * self._costs.flops_per_image
+        if self._costs.peak_flops:
+            flops = sum(row[name] * each for row in rows for name, each in self._costs.flops.items())
             speed["mfu"] = flops / elapsed / (self._costs.peak_flops * jax.device_count())
         return speed
 

@@ -44,7 +44,7 @@ class Run:
     late_gradients: Callable[[str], bool]  # paths without a gradient at step 1 (gradients.py)
     unused: Callable[[str], bool]  # paths that may never get one
     expects_images: bool
-    costs: Costs | None
+    costs: Costs
     profile: ProfileSettings | None
 
 

@@ -156,7 +156,9 @@ def _loss_metrics(sums: Sums) -> Metrics:
 def _batch_metrics(batch: Any, tokens_per_image: int) -> Metrics:
     """Counts what the batch holds; of an encoder-decoder, tokens of sources and targets."""
     used = [batch["segment_ids"] > 0, *([batch["source_mask"]] if "source_mask" in batch else [])]
-    tokens = jnp.sum(jnp.stack([jnp.sum(mask) for mask in used]))
+    counts = [jnp.sum(mask) for mask in used]
+    tokens = sum(counts)
+    sides = dict(zip(("target_tokens", "source_tokens"), counts, strict=True)) if len(counts) == 2 else {}
     images = jnp.zeros(())
     if "image_index" in batch:
         images = jnp.sum(batch["image_index"] >= 0) / max(1, tokens_per_image)
@@ -165,6 +167,7 @@ def _batch_metrics(batch: Any, tokens_per_image: int) -> Metrics:
     return {
         "supervised_tokens": jnp.sum(batch["loss_weights"] != 0),
         "tokens": tokens,
+        **sides,
         "padding_share": 1 - tokens / sum(mask.size for mask in used),
         "images": images,
     }

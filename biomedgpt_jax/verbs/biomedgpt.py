@@ -22,7 +22,7 @@ from biomedgpt_jax.eval.beam import Beams
 from biomedgpt_jax.eval.decode import GREEDY
 from biomedgpt_jax.eval.protocols import protocol
 from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig
-from biomedgpt_jax.models.biomedgpt_flops import forward_flops
+from biomedgpt_jax.models.biomedgpt_flops import train_flops
 from biomedgpt_jax.models.biomedgpt_positions import UNUSED, extend_positions
 from biomedgpt_jax.plan.compile import Shapes
 from biomedgpt_jax.plan.prediction import Workload
@@ -34,6 +34,7 @@ from biomedgpt_jax.train.objectives import (
     per_token,
     smoothing_over_others,
 )
+from biomedgpt_jax.train.recorder import Costs
 from biomedgpt_jax.verbs.biomedgpt_spec import (
     STILL,
     BiomedGptSpec,
@@ -44,6 +45,7 @@ from biomedgpt_jax.verbs.biomedgpt_spec import (
     spec_from_config,
 )
 from biomedgpt_jax.verbs.command_line import Config
+from biomedgpt_jax.verbs.costs import costs_of
 from biomedgpt_jax.verbs.family import Coder, Family, Predicate, RunData
 from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.pair_answers import METHODS, Answering
@@ -67,6 +69,7 @@ from biomedgpt_jax.verbs.training_data import overflow_of, reading
 _OF_IMAGES = ("encoder/stem", "encoder/image_projection", "encoder/patch_norm", "encoder/positions/image")
 _OF_CODES = ("decoder/code_norm", "decoder/positions/image", "decoder/layers/image_bias")
 _ENCODER_IMAGE_BIAS = "encoder/layers/image_bias"
+EMBEDDING = "embed/embedding"
 # With a list of answers of one word each the first position decides, and it sees itself alone.
 _OF_ORDER = (
     *(f"decoder/layers/{part}" for part in ("self_attention/q", "self_attention/k", "text_bias")),
@@ -213,15 +216,28 @@ def batch_shapes(config: Config, spec: BiomedGptSpec) -> Shapes:
     return {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype) for name, array in one.items()}
 
 
+def costs(config: Config, spec: BiomedGptSpec, is_trainable: Predicate) -> Costs:
+    """Each token as in a full row; what sources and targets have to do with each other counts as the source's."""
+    shape, size = shapes(config)[-1], spec.image_size if config.data.pictures else 0
+    learns, is_open = is_trainable(EMBEDDING), not config.data.answers
+    of_target, of_text, of_row = (
+        train_flops(spec.model, source, shape.target, pixels, causal=False, embeddings=learns, head=is_open)
+        for source, pixels in ((0, 0), (shape.source, 0), (shape.source, size))
+    )
+    each = {"target_tokens": of_target / shape.target, "source_tokens": (of_text - of_target) / shape.source}
+    return costs_of(each | {"images": float(of_row - of_text)})
+
+
 def workload(config: Config, spec: BiomedGptSpec, is_trainable: Predicate) -> Workload:
-    """A backward pass costs two forward ones; what is frozen is so little that it is counted too."""
+    """Of rows of the largest shape; the step that is planned has the logits of all words."""
     rows, size = config.train.batch_rows, spec.image_size if config.data.pictures else 0
-    shape = shapes(config)[-1]
+    shape, learns = shapes(config)[-1], is_trainable(EMBEDDING)
     full, causal = (
-        3 * rows * forward_flops(spec.model, shape.source, shape.target, size, causal=causal)
+        train_flops(spec.model, shape.source, shape.target, size, causal=causal, embeddings=learns, head=True)
         for causal in (False, True)
     )
-    return Workload(rows * (shape.source + shape.target), rows * bool(size), full, causal)
+    tokens, images = rows * (shape.source + shape.target), rows * bool(size)
+    return Workload(tokens, images, float(rows * full), float(rows * causal))
 
 
 def _begun_with(config: Config, spec: BiomedGptSpec) -> BiomedGptConfig:
@@ -258,7 +274,7 @@ BIOMEDGPT = Family(
     objective=objective,
     data=data,
     start=start,
-    costs=lambda config, spec, is_trainable: None,
+    costs=costs,
     batch_shapes=batch_shapes,
     workload=workload,
     weights=lambda config: {"whole model": config.init.weights},

@@ -80,7 +80,7 @@ class Family:
     objective: Callable[[Config, Spec], Objective]  # before there is data
     data: Callable[[Config, Spec, Mesh, Path], RunData]
     start: Callable[[Config, Spec, Mesh, Callable[[str], None]], Params]
-    costs: Callable[[Config, Spec, Predicate], Costs | None]
+    costs: Callable[[Config, Spec, Predicate], Costs]
     batch_shapes: Callable[[Config, Spec], Shapes]  # of the global batch
     workload: Callable[[Config, Spec, Predicate], Workload]
     weights: Callable[[Config], Mapping[str, str]]  # role -> folder of weights, or a name that is none

@@ -14,13 +14,14 @@ from biomedgpt_jax.data.lint.encoding import code_conversation
 from biomedgpt_jax.data.lint.material import Coded
 from biomedgpt_jax.data.source import Sample
 from biomedgpt_jax.eval.protocols import protocol
-from biomedgpt_jax.models.flops import train_flops
+from biomedgpt_jax.models.flops import Flops, train_flops
 from biomedgpt_jax.models.llama3_med import NO_REMAT, Tune, trainable
 from biomedgpt_jax.plan.compile import Shapes
 from biomedgpt_jax.plan.prediction import Workload
 from biomedgpt_jax.train.objectives import Objective, all_words
+from biomedgpt_jax.train.recorder import Costs
 from biomedgpt_jax.verbs.command_line import Config
-from biomedgpt_jax.verbs.costs import training_costs
+from biomedgpt_jax.verbs.costs import costs_of
 from biomedgpt_jax.verbs.family import Coder, Family, Predicate, RunData
 from biomedgpt_jax.verbs.features import feature_shape, training_features
 from biomedgpt_jax.verbs.model_spec import (
@@ -116,16 +117,21 @@ def _batch_shapes(config: Config, spec: ModelSpec) -> Shapes:
     return {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype) for name, array in one.items()}
 
 
+def _flops(config: Config, spec: ModelSpec, is_trainable: Predicate) -> Flops:
+    row_tokens, run_tower = config.data.row_tokens, not config.data.features
+    return train_flops(spec.model, is_trainable, row_tokens=row_tokens, lora=spec.lora, run_tower=run_tower)
+
+
+def _costs(config: Config, spec: ModelSpec, is_trainable: Predicate) -> Costs:
+    """Attention counts in full, not causally halved."""
+    flops = _flops(config, spec, is_trainable)
+    return costs_of({"tokens": flops.per_token, "images": flops.per_image})
+
+
 def _workload(config: Config, spec: ModelSpec, is_trainable: Predicate) -> Workload:
     rows = config.train.batch_rows
     tokens, images = rows * config.data.row_tokens, rows * config.data.image_slots
-    flops = train_flops(
-        spec.model,
-        is_trainable,
-        row_tokens=config.data.row_tokens,
-        lora=spec.lora,
-        run_tower=not config.data.features,
-    )
+    flops = _flops(config, spec, is_trainable)
     seen = images * flops.per_image
     return Workload(tokens, images, tokens * flops.per_token + seen, tokens * flops.per_token_causal + seen)
 
@@ -165,7 +171,7 @@ LLAMA3_MED = Family(
     objective=_objective,
     data=_data,
     start=start_params,
-    costs=training_costs,
+    costs=_costs,
     batch_shapes=_batch_shapes,
     workload=_workload,
     weights=_weights,

@@ -1,4 +1,4 @@
-"""The counted operations against XLA's own count of the lowered program, where no loop hides any."""
+"""The counted operations against XLA's own count of the lowered program, where no loop hides any, and by hand."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.layers.batch_norm import BatchNorm
 from biomedgpt_jax.models.biomedgpt import make_biomedgpt
 from biomedgpt_jax.models.biomedgpt_config import PRESETS, Learning
-from biomedgpt_jax.models.biomedgpt_flops import forward_flops
+from biomedgpt_jax.models.biomedgpt_flops import forward_flops, train_flops
 
 ROWS, SOURCE, TARGET = 2, 64, 48
 HALF = (0.5, 0.5, 0.5)
@@ -46,3 +46,24 @@ def test_forward_flops_are_what_the_program_has(image_size):
     counted = jax.jit(logits).lower(params).cost_analysis()["flops"]
     ours = ROWS * forward_flops(config, SOURCE, TARGET, image_size, causal=False)
     assert 0.9 < ours / counted < 1.1, ours / counted
+
+
+def test_a_step_of_a_small_text_model_by_hand():
+    config = replace(PRESETS["tiny"], width=4, mlp_width=8, heads=2, encoder_layers=1, decoder_layers=1, vocab_size=100)
+    encoder = 3 * (2 * 4 * 16 + 2 * 2 * 32 + 4 * 3 * 4)  # projections, MLP, scores and mixtures: 912
+    itself = 2 * (2 * 4 * 16 + 2 * 2 * 32 + 4 * 2 * 4)  # 576
+    across = 2 * (2 * 2 * 16 + 4 * 3 * 4) + 3 * (2 * 2 * 16)  # 416
+    # Queries and keys of the positions and their products, in the encoder; the decoder's three projections, both ways.
+    positions = 3 * (2 * 2 * 16 + 2 * 3 * 4) + 2 * (2 * 3 * 16 + 2 * 2 * 4 + 2 * 3 * 4)  # 536
+    head = 2 * 2 * 4 * 128
+    assert encoder + itself + across + positions == 2440
+    assert forward_flops(config, 3, 2, 0, causal=False) == 2440 + head
+    assert forward_flops(config, 3, 2, 0, causal=True) == 2440 - 2 * 2 * 2 * 4 + head
+    counted = {
+        (embeddings, words): train_flops(config, 3, 2, 0, causal=False, embeddings=embeddings, head=words)
+        for embeddings in (True, False)
+        for words in (True, False)
+    }
+    assert counted[True, True] == 3 * (2440 + head)
+    assert counted[False, True] == 3 * 2440 + 2 * head
+    assert counted[True, False] == counted[False, False] == 3 * 2440

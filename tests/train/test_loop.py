@@ -56,7 +56,7 @@ def _loop(folder, losses, *, begin=0, total=5, log=2, save=3, evaluate=2, stop_a
 
     recorder = Recorder(
         [write],
-        costs=Costs(flops_per_token=10.0, flops_per_image=1e3, peak_flops=1e9),
+        costs=Costs({"tokens": 10.0, "images": 1e3}, peak_flops=1e9),
         gradient_check=GradientCheck(is_late=lambda path: False, is_unused=lambda path: False, expects_images=True),
         sample_name=lambda number: f"sample-{number}",
         folder=folder,

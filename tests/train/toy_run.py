@@ -98,7 +98,7 @@ def toy_run(workdir, *, total_steps, save_every=4, log_every=3, mesh_shape=(1, 1
         late_gradients=lambda path: False,
         unused=lambda path: False,
         expects_images=True,
-        costs=Costs(flops_per_token=1e3, flops_per_image=1e4, peak_flops=1e12),
+        costs=Costs({"tokens": 1e3, "images": 1e4}, peak_flops=1e12),
         profile=None,
     )
     return toy, run
