@@ -157,7 +157,7 @@ def _batch_metrics(batch: Any, tokens_per_image: int) -> Metrics:
     """Counts what the batch holds; of an encoder-decoder, tokens of sources and targets."""
     used = [batch["segment_ids"] > 0, *([batch["source_mask"]] if "source_mask" in batch else [])]
     counts = [jnp.sum(mask) for mask in used]
-    tokens = sum(counts)
+    tokens = jnp.sum(jnp.stack(counts))
     sides = dict(zip(("target_tokens", "source_tokens"), counts, strict=True)) if len(counts) == 2 else {}
     images = jnp.zeros(())
     if "image_index" in batch:
