@@ -1,15 +1,16 @@
 """Checks of lint by hand-made samples: what each finds, and what it must leave alone."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from biomedgpt_jax.data.images import Geometry, load_square
 from biomedgpt_jax.data.lint import overlap, privacy, texts
 from biomedgpt_jax.data.lint.findings import RULES, Severity, found, refused
-from biomedgpt_jax.data.lint.images import SIDE, near, perceptual_hash
+from biomedgpt_jax.data.lint.likeness import SIDE, in_small, near
 from biomedgpt_jax.data.lint.material import Material, Part, Pictures, plain
 from biomedgpt_jax.data.source import PreparedSplit, Sample, Turn
 
@@ -44,10 +45,8 @@ def test_ordinary_text_matches_no_pattern(text):
 
 def pictures(*images: bytes) -> Pictures:
     rgb = np.stack([load_square(image, SIDE, Geometry.RESIZE_FAST, (0, 0, 0)) for image in images])
-    grey = rgb.astype(np.float32).mean(axis=3)
-    small = grey.reshape(-1, 16, 4, 16, 4).mean(axis=(2, 4)).astype(np.uint8)
     never = np.zeros(len(images), bool)
-    return Pictures(perceptual_hash(grey), small, never, never, never)
+    return Pictures(*in_small(rgb.astype(np.float32).mean(axis=3)), never, never, never)
 
 
 def encoded(image: Image.Image, kind: str, **options: int) -> bytes:
@@ -56,13 +55,42 @@ def encoded(image: Image.Image, kind: str, **options: int) -> bytes:
     return out.getvalue()
 
 
-def test_copies_are_near_and_others_are_not():
+@pytest.fixture(scope="module")
+def scenes() -> list[Image.Image]:
     rng = np.random.default_rng(0)
-    scenes = [Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).resize((300, 240), 3) for _ in range(12)]
-    originals = pictures(*(encoded(scene, "PNG") for scene in scenes))
-    copies = pictures(*(encoded(scene.resize((211, 170), 1), "JPEG", quality=60) for scene in scenes))
+    return [Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).resize((300, 240), 3) for _ in range(12)]
+
+
+@pytest.fixture(scope="module")
+def originals(scenes) -> Pictures:
+    return pictures(*(encoded(scene, "PNG") for scene in scenes))
+
+
+COPIES = {
+    "smaller": lambda scene: scene.resize((211, 170), 1),
+    **{turn.name: lambda scene, turn=turn: scene.transpose(turn) for turn in Image.Transpose},
+    "cut": lambda scene: scene.crop((19, 15, 281, 225)),  # 56/64 of each side are left
+    "framed": lambda scene: ImageOps.expand(scene, (50, 40)),  # it is 48/64 of each side
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_are_near_and_others_are_not(name, scenes, originals):
+    copies = pictures(*(encoded(COPIES[name](scene), "JPEG", quality=60) for scene in scenes))
     assert near(copies, originals).tolist() == list(range(12))
+
+
+def test_of_equal_pictures_the_first_is_named(scenes, originals):
+    twice = pictures(*(encoded(scenes[number], "PNG") for number in (3, 4, 3, 3, 4)))
+    assert near(twice, twice, earlier=True).tolist() == [-1, -1, 0, 0, 1]
     assert (near(originals, originals, earlier=True) == -1).all()
+    unreadable = replace(twice, unreadable=np.array([True, False, False, False, False]))
+    assert near(unreadable, unreadable, earlier=True).tolist() == [-1, -1, -1, 2, 1]
+
+
+def test_no_picture_at_all():
+    empty = Pictures(*in_small(np.zeros((0, SIDE, SIDE), np.float32)), *[np.zeros(0, bool)] * 3)
+    assert near(empty, empty).shape == (0,)
 
 
 def test_a_text_is_known_by_its_runs_of_words():

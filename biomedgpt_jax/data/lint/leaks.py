@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from biomedgpt_jax.data.lint.findings import Finding, found
-from biomedgpt_jax.data.lint.images import near, shown_by
+from biomedgpt_jax.data.lint.images import shown_by
+from biomedgpt_jax.data.lint.likeness import near
 from biomedgpt_jax.data.lint.material import Material, Part, answer_text, plain
 from biomedgpt_jax.data.lint.overlap import covered, own_text, runs, seen_earlier
 from biomedgpt_jax.data.source import Sample
@@ -37,7 +38,7 @@ def near_images(material: Material) -> Iterator[Finding]:
     for part in material.scored:
         if part.pictures is None:
             continue
-        alike = np.zeros(len(part.pictures.hashes), bool)
+        alike = np.zeros(len(part.pictures.small), bool)
         for other in material.learned:
             if other.pictures is not None:
                 alike |= near(part.pictures, other.pictures) >= 0

@@ -28,9 +28,11 @@ class Coded:
 
 @dataclass(frozen=True)
 class Pictures:
-    """All images of a split in small. `hashes` uint64 [n], `small` uint8 [n 16 16]; the others bool [n]."""
+    """All images of a split in small, see `likeness.in_small`. `low` float32 [n c 8 8], `small` uint8 [n c 16 16]; the
+    others bool [n].
+    """
 
-    hashes: np.ndarray
+    low: np.ndarray
     small: np.ndarray
     unreadable: np.ndarray
     constant: np.ndarray
