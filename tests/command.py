@@ -103,7 +103,7 @@ def write_raw(folder: Path, *, scored: bool = True) -> Path:
         {"id": f"s{n}", "image": f"{n % 4}.png", "conversations": talk("Is it red?", ("no", "yes")[n % 2]), **facts}
         for n in range(8)
     ]
-    held_out = [{**rows[n], "id": f"t{n}", "image": f"{4 + n}.png"} for n in range(2)]
+    held_out = [{**rows[n], "id": f"t{n}", "image": f"{4 + n}.png", "choices": ["no", "yes"]} for n in range(2)]
     (folder / "train.json").write_text(json.dumps(rows))
     (folder / "test.json").write_text(json.dumps(held_out))
     return folder

@@ -61,7 +61,7 @@ def read_llava(path: Path, find_image: ImageFinder) -> Iterator[Row | BadRow]:
     """LLaVA-style rows {id, image, conversations: [{from, value}, ...]} from a JSON list or JSONL file.
 
     `image` is a string, a list of strings, or absent (text only). Messages before the first human one are
-    skipped; then human and gpt must alternate. Other plain fields go to `meta`.
+    skipped; then human and gpt must alternate. Other plain fields go to `meta`, and lists of strings (`choices`).
     """
     return rows_of(path.name, json_rows(path), lambda row, entry: llava_row(path, row, entry, find_image))
 
@@ -76,7 +76,9 @@ def llava_row(path: Path, row: int, entry: dict[str, Any], find_image: ImageFind
     if key is None:
         raise DataError(f"no key 'conversations'; found {sorted(entry)}")
     meta = {
-        name: value for name, value in entry.items() if isinstance(value, KEPT_TYPES) and name not in ("id", "image")
+        name: value
+        for name, value in entry.items()
+        if name not in ("id", "image") and (isinstance(value, KEPT_TYPES) or _is_texts(value))
     }
     if isinstance(entry.get("answer_type"), str):
         meta["answer_type"] = entry["answer_type"].strip().lower()
@@ -88,6 +90,10 @@ def llava_row(path: Path, row: int, entry: dict[str, Any], find_image: ImageFind
         turns=conversation_turns(entry[key]),
         meta=meta,
     )
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
 
 
 def conversation_turns(messages: Any) -> list[tuple[str, str]]:

@@ -126,7 +126,8 @@ def make_row(
     """Checks the text of a row. Raises DataError with the reason, which the readers turn into a BadRow."""
     check_text(id, "id")
     for key, value in meta.items():
-        for text in (key, value) if isinstance(value, str) else (key,):
+        items = value if isinstance(value, list) else [value]
+        for text in (key, *(item for item in items if isinstance(item, str))):
             check_text(text, f"field {key[:MAX_QUOTED]!r}")
     if not turns:
         raise DataError("no question-answer turn")

@@ -11,6 +11,7 @@ way, v vocabulary.
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,20 @@ from biomedgpt_jax.eval.decode import Prompts, check_finite
 from biomedgpt_jax.eval.trie_decode import check_words
 
 Path = tuple[int, ...]  # a node as the words that lead to it
+
+
+class Chosen(NamedTuple):
+    """The likeliest answer of a closed list for each row, and how likely all are.
+
+    tokens int32 [b t], 0 after the end; lengths int32 [b]; answers: the list, n of them, without stop tokens;
+    log_probs float32 [b n].
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    answers: tuple[tuple[int, ...], ...]
+    log_probs: np.ndarray
+
 
 _NOTHING = -1  # in place of a word, or of its place
 

@@ -3,11 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.data.source import Sample
+
+# What makes a question another one; the rest says how answers are grouped.
+HASHED = ("id", "question", "truth", "answer_type", "task", "choices", "image")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Question:
     cluster: str | None
     choices: tuple[str, ...]  # () where the data set states none
     image: str  # sha256 of the image (several are joined by "+"), or "" for text alone
+    question_type: str = ""  # the data set's own word for it; "" where it has none
+    classes: tuple[str, ...] = ()  # of which the answer names any number, where it is of that kind
 
     @property
     def group(self) -> tuple[str, str]:
@@ -30,7 +35,12 @@ class Question:
     @property
     def meta(self) -> dict[str, Any]:
         """What a protocol may know besides prediction and truth."""
-        return {"answer_type": self.answer_type, "question": self.question, "choices": self.choices}
+        return {
+            "answer_type": self.answer_type,
+            "question": self.question,
+            "choices": self.choices,
+            "classes": self.classes,
+        }
 
 
 def to_question(sample: Sample) -> Question:
@@ -58,6 +68,8 @@ def to_question(sample: Sample) -> Question:
         cluster=str(meta.get("case") or image) or None,
         choices=tuple(meta.get("choices") or ()),
         image=image,
+        question_type=str(meta.get("question_type") or ""),
+        classes=tuple(meta.get("classes") or ()),
     )
 
 
@@ -65,7 +77,6 @@ def data_hash(questions: Iterable[Question]) -> str:
     """sha256 of every question, truth, group, choice list and image hash, in the order of the ids."""
     digest = hashlib.sha256()
     for question in sorted(questions, key=lambda q: q.id):
-        row = asdict(question)
-        del row["cluster"]  # moves the interval, not what is asked
+        row = {name: getattr(question, name) for name in HASHED}
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

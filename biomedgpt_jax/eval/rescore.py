@@ -29,6 +29,7 @@ def rescored(evaluation: Evaluation, questions: Sequence[Question], protocol: Pr
             f"{missing[0]}. Run the evaluation again."
         )
     return [
-        Answered(q, rows[q.id]["prediction"], rows[q.id]["truncated"], score(protocol, q, rows[q.id]["prediction"]))
+        Answered(q, row["prediction"], row["truncated"], score(protocol, q, row["prediction"]), row.get("class_scores"))
         for q in questions
+        for row in [rows[q.id]]
     ]

@@ -10,19 +10,23 @@ from etils import epath
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.processes import is_leader
+from biomedgpt_jax.eval.candidates import Chosen
 from biomedgpt_jax.eval.compare import PREDICTIONS, SCORES
+from biomedgpt_jax.eval.metrics import normalise
 from biomedgpt_jax.eval.protocols import Protocol
 from biomedgpt_jax.eval.questions import Question
 from biomedgpt_jax.eval.summary import Answered, Summary, cluster_labels, score, summarise
 
+Generate = Callable[[dict[str, np.ndarray]], Chosen | tuple[np.ndarray, np.ndarray]]
+ToText = Callable[[list[int]], str]
 Progress = Callable[[int, int, float | None], None]  # answered, all, seconds left (None before the first batch)
 
 
 def answer_all(
     batches: Iterable[Mapping[str, np.ndarray]],
     questions: Sequence[Question],
-    generate: Callable[[dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]],
-    to_text: Callable[[list[int]], str],
+    generate: Generate,
+    to_text: ToText,
     protocol: Protocol,
     progress: Progress | None = None,
 ) -> list[Answered]:
@@ -31,7 +35,8 @@ def answer_all(
     batches: dicts of the model's arrays with one prompt per row, and `samples` int32 [b 1] (or [b]): the
         row's position in `questions`, -1 for a padding row.
     generate: batch without `samples` -> tokens int32 [b t], lengths int32 [b] (`decode.greedy` with its
-        arguments bound). to_text: token ids -> text, special tokens left out.
+        arguments bound), or `Chosen`, whose probabilities of a question's choices are kept.
+    to_text: token ids -> text, special tokens left out.
     Raises RunError where a question is asked twice, never, or does not exist.
     """
     answers: dict[int, Answered] = {}
@@ -46,13 +51,18 @@ def answer_all(
         rows = np.flatnonzero(samples[:, 0] >= 0)
         if not len(rows):
             continue
-        tokens, lengths = generate(batch)
-        for row in rows:
+        said = generate(batch)
+        tokens, lengths = said[:2]
+        likely = _class_scores(said, to_text) if isinstance(said, Chosen) else lambda question, row: None
+        for row in rows.tolist():
             number = int(samples[row, 0])
             _check_number(number, questions, answers)
             text = to_text(np.asarray(tokens[row, : lengths[row]]).tolist()).strip()
             truncated = bool(lengths[row] == tokens.shape[1])
-            answers[number] = Answered(questions[number], text, truncated, score(protocol, questions[number], text))
+            question = questions[number]
+            answers[number] = Answered(
+                question, text, truncated, score(protocol, question, text), likely(question, row)
+            )
         if progress:
             rate = (time.monotonic() - start) / len(answers)
             progress(len(answers), len(questions), rate * (len(questions) - len(answers)))
@@ -68,8 +78,8 @@ def answer_all(
 def evaluate(
     batches: Iterable[Mapping[str, np.ndarray]],
     questions: Sequence[Question],
-    generate: Callable[[dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]],
-    to_text: Callable[[list[int]], str],
+    generate: Generate,
+    to_text: ToText,
     protocol: Protocol,
     *,
     train: Iterable[Question],
@@ -108,6 +118,7 @@ def write(folder: str, summary: Summary, answered: Sequence[Answered], facts: Ma
                 "cluster": cluster,
                 "truncated": row.truncated,
                 "scores": row.scores,
+                **({} if row.class_scores is None else {"class_scores": dict(row.class_scores)}),
             }
         )
         for row, cluster in zip(answered, clusters, strict=True)
@@ -123,6 +134,21 @@ def _write_whole(path: epath.Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text)
     unfinished.replace(path)
+
+
+def _class_scores(said: Chosen, to_text: ToText) -> Callable[[Question, int], dict[str, float] | None]:
+    """(question, row) -> the log-probability of each of its choices; None where it has none, or one not in the list."""
+    columns: dict[str, list[int]] = {}
+    for column, answer in enumerate(said.answers):
+        columns.setdefault(normalise(to_text(list(answer))), []).append(column)
+
+    def of(question: Question, row: int) -> dict[str, float] | None:
+        found = {choice: columns.get(normalise(choice), []) for choice in question.choices}
+        if not found or not all(found.values()):
+            return None
+        return {choice: float(np.logaddexp.reduce(said.log_probs[row, named])) for choice, named in found.items()}
+
+    return of
 
 
 def _check_number(number: int, questions: Sequence[Question], answers: Mapping[int, Answered]) -> None:

@@ -18,12 +18,17 @@ INTERVAL = "95% percentile bootstrap, 2000 resamples of the images (or cases) wi
 
 @dataclass(frozen=True)
 class Answered:
-    """One question with what the model said. `truncated`: the token limit ended the answer."""
+    """One question with what the model said. `truncated`: the token limit ended the answer.
+
+    `class_scores`: the log-probability of each of the question's choices among the answers that the model could give;
+    None where it was not asked for them.
+    """
 
     question: Question
     prediction: str
     truncated: bool
     scores: Scores
+    class_scores: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from biomedgpt_jax.data.pair_batches import PairShape
 from biomedgpt_jax.data.pair_encoding import EncodedPair
 from biomedgpt_jax.data.trie import Trie, build_trie
 from biomedgpt_jax.eval.beam import Beams, beam_search
-from biomedgpt_jax.eval.candidates import plan_walk, score_answers
+from biomedgpt_jax.eval.candidates import Chosen, plan_walk, score_answers
 from biomedgpt_jax.eval.decode import Decoded, Limits, Sampling, sample
 from biomedgpt_jax.eval.trie_decode import place_trie
 
 Batch = dict[str, np.ndarray]
-Answer = Callable[[Batch], Decoded]
+Answer = Callable[[Batch], Decoded | Chosen]
 SOURCE_STEP, GIVEN_STEP = 64, 32  # lengths of prompts are rounded up to a multiple, so that few shapes are compiled
 WALKERS = 4  # rows of the cache for each source while a list is scored
 
@@ -110,17 +110,18 @@ def _beam(asked: _Asked) -> Answer:
 def _candidates(asked: _Asked) -> Answer:
     if asked.trie is None:
         raise UsageError("The method `candidates` scores a closed list of answers, and there is none: name one.")
-    answers = asked.trie.answers
+    answers = tuple(words[:-1] for words in asked.trie.answers)  # without </s>
     walk = plan_walk(asked.trie, walkers=WALKERS, vocab_size=asked.tokenizer.vocab_size)
     table = np.zeros((len(answers), asked.trie.longest), np.int32)
-    lengths = np.array([len(words) - 1 for words in answers])  # without </s>
+    lengths = np.array([len(words) for words in answers])
     for row, words in enumerate(answers):
-        table[row, : lengths[row]] = words[:-1]
+        table[row, : lengths[row]] = words
 
-    def answer(batch: Batch) -> Decoded:
+    def answer(batch: Batch) -> Chosen:
         length = batch["tokens"].shape[1] + walk.depth
-        best = score_answers(asked.model, asked.params, batch, walk, cache_length=length).argmax(axis=1)
-        return Decoded(table[best], lengths[best])
+        scores = score_answers(asked.model, asked.params, batch, walk, cache_length=length)
+        best = scores.argmax(axis=1)
+        return Chosen(table[best], lengths[best], answers, scores)
 
     return answer
 

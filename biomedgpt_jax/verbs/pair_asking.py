@@ -106,7 +106,7 @@ def _answers(
             fill_pair_row(batch, row, prompt.pair, 0, prompt.pixels, weight=0.0)
         del batch["samples"]
         with jax.set_mesh(loaded.mesh):
-            tokens, lengths = ask(batch)
+            tokens, lengths = ask(batch)[:2]
         for row, place in enumerate(places):
             text = loaded.tokenizer.decode(tokens[row, : lengths[row]].tolist()).strip()
             said[place] = {"answer": text, "truncated": bool(lengths[row] == tokens.shape[1])}

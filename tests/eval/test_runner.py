@@ -1,12 +1,16 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.eval import runner
+from biomedgpt_jax.eval.candidates import Chosen
+from biomedgpt_jax.eval.compare import load
 from biomedgpt_jax.eval.protocols import STRICT_V1
 from biomedgpt_jax.eval.questions import data_hash
+from biomedgpt_jax.eval.rescore import rescored
 
 TEXTS = ["", "yes", "no", "liver", "brain"]  # what a token id says
 
@@ -90,6 +94,25 @@ def test_a_packed_row_is_refused(questions):
     batch = {"tokens": np.ones((1, 1), np.int32), "samples": np.array([[0, 1]])}
     with pytest.raises(RunError, match="one prompt per row"):
         runner.answer_all([batch], questions, generate, to_text, STRICT_V1)
+
+
+def test_probabilities_of_the_choices_are_kept_written_and_read_again(tmp_path, questions):
+    questions = [replace(questions[0], choices=("Yes", "No")), replace(questions[1], choices=("yes", "maybe"))]
+    texts = ["", "no", "yes", "yes."]  # two spellings of one answer
+    log_probs = np.log(np.array([[0.5, 0.2, 0.3], [0.9, 0.05, 0.05]], np.float32))
+
+    def choose(batch):
+        return Chosen(np.array([[1], [1]]), np.array([1, 1]), ((1,), (2,), (3,)), log_probs[batch["tokens"][:, 0]])
+
+    batch = {"tokens": np.array([[1], [0]]), "samples": np.array([[1], [0]])}
+    _, answered = runner.evaluate(
+        [batch], questions, choose, lambda ids: texts[ids[0]], STRICT_V1,
+        train=questions, train_source="", folder=str(tmp_path), facts={},
+    )  # fmt: skip
+    assert answered[0].class_scores == pytest.approx({"Yes": np.log(0.5), "No": np.log(0.5)})
+    assert answered[1].class_scores is None  # maybe is not in the list
+    again = rescored(load(str(tmp_path)), questions, STRICT_V1)
+    assert [row.class_scores for row in again] == [row.class_scores for row in answered]
 
 
 def test_a_split_to_score_has_distinct_questions(tmp_path, questions):

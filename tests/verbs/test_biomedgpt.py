@@ -1,6 +1,7 @@
 """BiomedGPT through the command line, from shapes alone and in a tiny run."""
 
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,9 @@ def test_a_run_is_asked_by_scores_and_by_trie(small, prepared_data, raw_data, tm
     assert called.code == 0, called
     rows = [json.loads(line) for line in (tmp_path / "scored" / "predictions.jsonl").read_text().splitlines()]
     assert {row["prediction"] for row in rows} <= {"yes", "no"} and len(rows) == 2
+    for row in rows:  # its questions state their choices, and the likelier one was said
+        assert max(row["class_scores"], key=row["class_scores"].get) == row["prediction"]
+        assert sum(map(math.exp, row["class_scores"].values())) == pytest.approx(1, abs=1e-5)
 
     asked = [{"question": "Is it red?", "images": [name]} for name in ("4.png", "no.png")]
     shutil.copy(next(raw_data.rglob("4.png")), tmp_path)
