@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.lint.material import documents
 from biomedgpt_jax.data.rows import IMAGE_PLACE, spaces
 from biomedgpt_jax.data.source import Sample, Turn
 from biomedgpt_jax.data.text_cleaning import clean_caption, clean_question, first_words, without_punctuation
@@ -88,6 +89,7 @@ PUBLISHED_WORDS: Mapping[PairTask, Words] = {
     PairTask.INSTRUCTION: Words(512, 128),
 }
 HINT_WORDS = 30
+SHORT = 32  # words of a text in an instruction that is not cut
 IMAGE_PROMPT = " what does the image describe?"
 
 
@@ -167,10 +169,23 @@ def _text_question(sample: Sample, turn: Turn, words: Words, rules: PairRules) -
 
 
 def _instruction(sample: Sample, turn: Turn, words: Words, rules: PairRules) -> PairText:
-    asked = first_words(spaces(turn.question.replace(IMAGE_PLACE, " ")).lower(), words.source)
+    asked = spaces(turn.question.replace(IMAGE_PLACE, " ")).lower()
     if not asked:
         raise DataError(f"sample {sample.id}: an instruction is empty")
-    return PairText((" " + asked,), " " + _answer(turn, rules), Prefix.NOTHING)
+    # The long texts that it is about are cut where the whole is too long; what is asked of them stays.
+    source: list[str | Document] = []
+    for text in (spaces(text).lower() for text in documents(sample)):
+        before, found, after = asked.partition(text) if text.count(" ") >= SHORT else (asked, "", "")
+        if found:
+            source += [_piece(before, words), Document(_piece(found, words))]
+            asked = after
+    pieces = (*source, _piece(asked, words))
+    return PairText(tuple(filter(None, pieces)), " " + _answer(turn, rules), Prefix.NOTHING)
+
+
+def _piece(text: str, words: Words) -> str:
+    """The first words of a text that stands after another, with a space before them."""
+    return " " + first_words(text.strip(), words.source) if text.strip() else ""
 
 
 _BUILDERS: Mapping[PairTask, Callable[[Sample, Turn, Words, PairRules], PairText]] = {

@@ -100,6 +100,18 @@ def test_words_of_a_question_are_limited(tokens: BiomedGptTokens) -> None:
     assert tokens.decode(pair.source) == " " + " ".join(f"w{n}" for n in range(80)) + "?"
 
 
+def test_what_is_asked_stands_though_the_text_of_an_instruction_is_cut(tokens: BiomedGptTokens) -> None:
+    note = "Word  word " * 300
+    asked = sample(f"Is he ill?\n{note}\nSay yes or no.", "no", (), context=note)
+    (pair,) = encode_pairs(asked, PairRules(task=PairTask.INSTRUCTION), tokens, TokenLimits(64, 30), Overflow.ERROR)
+    text = tokens.decode(pair.source)
+    assert len(pair.source) == 64 and pair.shortened
+    assert text.startswith(" is he ill? word word") and text.endswith(" say yes or no.")
+    small = sample("What is not so? no", "no", (), context="no")
+    (pair,) = encode_pairs(small, PairRules(task=PairTask.INSTRUCTION), tokens, LIMITS, Overflow.ERROR)
+    assert tokens.decode(pair.source) == " what is not so? no"
+
+
 def test_documents_are_cut_inside(tokens: BiomedGptTokens) -> None:
     asked = sample("word " * 500, "short", (), task="summary")
     (pair,) = encode_pairs(asked, PairRules(), tokens, TokenLimits(64, 30), Overflow.ERROR)
