@@ -1,5 +1,6 @@
 """Prepared data as random access: samples and encoded images out of ArrayRecord files beside a manifest."""
 
+import copy
 import json
 import threading
 from collections.abc import Sequence
@@ -49,12 +50,22 @@ class PreparedSplit:
             raise DataError(f"{self.directory} has no split {split!r}; it has {has}")
         self._samples = Records(self._files("samples"))
         self._images = Records(self._files("images"))
+        self._chosen: tuple[int, ...] | None = None  # the records that are its samples; None: all
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._samples) if self._chosen is None else len(self._chosen)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._parse(index, self._samples.read([index])[0])
+        return self.samples([index])[0]
+
+    def spread(self, count: int) -> "PreparedSplit":
+        """A split of `count` of its samples, evenly spread, or of all where it has no more; of the same images."""
+        if count >= len(self):
+            return self
+        part = copy.copy(self)
+        records = self._chosen or range(len(self))
+        part._chosen = tuple(records[n * len(self) // count] for n in range(count))
+        return part
 
     @property
     def name(self) -> str:
@@ -66,8 +77,8 @@ class PreparedSplit:
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
         """Many samples in one read."""
-        records = self._samples.read(indices)
-        return [self._parse(int(i), record) for i, record in zip(indices, records, strict=True)]
+        numbers = [int(i) if self._chosen is None else self._chosen[int(i)] for i in indices]
+        return [self._parse(n, record) for n, record in zip(numbers, self._samples.read(numbers), strict=True)]
 
     def image(self, number: int) -> bytes:
         """The encoded bytes (JPEG, PNG) of image record `number`."""

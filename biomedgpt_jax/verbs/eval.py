@@ -33,6 +33,7 @@ from biomedgpt_jax.verbs.biomedgpt_spec import holds_biomedgpt
 from biomedgpt_jax.verbs.cluster import define_processes, join_processes
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
+from biomedgpt_jax.verbs.exam import split_questions
 from biomedgpt_jax.verbs.family import Scorer
 from biomedgpt_jax.verbs.features import open_features
 from biomedgpt_jax.verbs.linting import score_facts
@@ -40,7 +41,7 @@ from biomedgpt_jax.verbs.loaded_model import LoadedModel, define_model, load_mod
 from biomedgpt_jax.verbs.page_content import evaluation_page
 from biomedgpt_jax.verbs.pair_asking import pair_scorer
 from biomedgpt_jax.verbs.progress import progress
-from biomedgpt_jax.verbs.scoring import scorers, split_questions
+from biomedgpt_jax.verbs.scoring import scorers
 
 EXAMPLE = "biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/small --out=runs/small/eval/test"
 KEYS = ("data", "split", "train_split", "protocol", "candidates")

@@ -13,62 +13,59 @@ from biomedgpt_jax.data.batches import ImageReader
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
 from biomedgpt_jax.data.pair_batches import pair_prompt_batches
 from biomedgpt_jax.data.pair_encoding import encode_pair_prompt
-from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.protocols import Protocol
-from biomedgpt_jax.eval.questions import Question
 from biomedgpt_jax.eval.runner import evaluate
 from biomedgpt_jax.eval.summary import Answered, Summary
 from biomedgpt_jax.models.biomedgpt_config import counted_parameters
 from biomedgpt_jax.verbs.biomedgpt_spec import STILL, BiomedGptSpec, build_model, pair_image
+from biomedgpt_jax.verbs.exam import Exam, exams
 from biomedgpt_jax.verbs.pair_answers import Answering, answerer, prompt_shapes
 from biomedgpt_jax.verbs.progress import Advance
-from biomedgpt_jax.verbs.scoring import check_folders, pictured_rows, results_folder, split_questions
+from biomedgpt_jax.verbs.scoring import pictured_rows
 from biomedgpt_jax.verbs.training_data import IMAGE_CACHE_BYTES
 
 
 @dataclass(frozen=True)
 class PairScorer:
-    """A split with its prompts, ready to be asked again and again. Baselines come from `train_questions`."""
+    """An exam that may be put to a model again and again."""
 
     spec: BiomedGptSpec
     tokenizer: BiomedGptTokens
-    split: PreparedSplit
-    train_source: str
-    questions: tuple[Question, ...]
-    train_questions: tuple[Question, ...]
+    exam: Exam
     protocol: Protocol
     batch_rows: int
     how: Answering
 
     @property
     def folder_name(self) -> str:
-        return results_folder(self.split)
+        return self.exam.folder_name
 
     def __call__(
         self, model: ModelFns, params: Params, folder: Path, facts: dict[str, Any], advance: Advance
     ) -> tuple[Summary, list[Answered]]:
-        samples = self.split.samples(range(len(self.split)))
+        split = self.exam.split
+        samples = split.samples(range(len(split)))
         rules, limits = self.spec.rules, self.spec.limits
         prompts = [encode_pair_prompt(sample, rules, self.tokenizer, limits) for sample in samples]
         size = (self.spec.image_size, self.spec.image_size)
         return evaluate(
             pair_prompt_batches(
                 prompts,
-                self.split,
+                split,
                 ImageReader(pair_image(self.spec), size, IMAGE_CACHE_BYTES),
                 prompt_shapes(prompts),
                 self.batch_rows,
                 pictured=pictured_rows(self.batch_rows),
             ),
-            self.questions,
+            self.exam.questions,
             answerer(model, params, self.tokenizer, self.how),
             self.tokenizer.decode,
             self.protocol,
-            train=self.train_questions,
-            train_source=self.train_source,
+            train=self.exam.train_questions,
+            train_source=self.exam.train_source,
             folder=str(folder),
             facts={**facts, **self._facts(), "hinted": sum(prompt.hinted for prompt in prompts)},
-            progress=lambda done, total, _: advance(f"ask {self.split.name}", done, total),
+            progress=lambda done, total, _: advance(f"ask {split.name}", done, total),
         )
 
     def _facts(self) -> dict[str, Any]:
@@ -99,13 +96,7 @@ def pair_scorers(
     Raises:
         UsageError: two sets of one name. DataError, RunError: a split that cannot be scored.
     """
-    found = []
-    for path in paths:
-        asked, trained = PreparedSplit(path, split), PreparedSplit(path, train_split)
-        questions = split_questions(asked), split_questions(trained)
-        found.append(PairScorer(spec, tokenizer, asked, trained.name, *questions, protocol, batch_rows, how))
-    check_folders([scorer.folder_name for scorer in found])
-    return found
+    return [PairScorer(spec, tokenizer, exam, protocol, batch_rows, how) for exam in exams(paths, split, train_split)]
 
 
 def describe(spec: BiomedGptSpec) -> str:

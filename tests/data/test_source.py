@@ -38,3 +38,17 @@ def test_missing_things_are_named(make_split: MakeSplit, tmp_path: Path) -> None
     images.unlink()
     with pytest.raises(DataError, match="is missing; prepare again"):
         PreparedSplit(split.directory, "train")
+
+
+def test_a_part_is_spread_evenly_and_keeps_its_images(make_split: MakeSplit) -> None:
+    split = make_split([([n], [(f"q{n}", f"a{n}")]) for n in range(10)])
+    part = split.spread(4)
+    assert len(part) == 4 and [sample.turns[0].question for sample in part.samples(range(4))] == [
+        "q0",
+        "q2",
+        "q5",
+        "q7",
+    ]
+    assert part.image(*part[2].images) == split.image(*split[5].images)
+    assert [part.spread(2)[n].turns[0].question for n in range(2)] == ["q0", "q5"]
+    assert len(split) == 10 and split.spread(10) is split
