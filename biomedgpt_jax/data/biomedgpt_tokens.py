@@ -80,6 +80,11 @@ class BiomedGptTokens(Tokenizer):
         """Ids of the words of texts."""
         return range(len(SPECIAL), self.mask_id)
 
+    @property
+    def unsaid(self) -> tuple[range, ...]:
+        """Ids that an answer in words never holds: marks, image codes and bins. It may end with </s>."""
+        return range(self.eos_id), range(self.eos_id + 1, self.words.start), range(self.mask_id, self.vocab_size)
+
     def _decode_text(self, ids: list[int]) -> str:
         return self._bpe.decode(ids, skip_special_tokens=False)
 

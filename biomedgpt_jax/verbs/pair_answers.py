@@ -73,13 +73,12 @@ class _Asked:
 
     def limits(self, batch: Batch) -> Limits:
         most = max(self.how.max_new_tokens, self.trie.longest if self.trie else 0)
-        marks = range(self.tokenizer.pad_id + 1), range(self.tokenizer.eos_id + 1, self.tokenizer.words.start)
         return Limits(
             max_new_tokens=most,
             stop_ids=(self.tokenizer.eos_id,),
             cache_length=batch["tokens"].shape[1] + most,
             vocab_limit=self.tokenizer.vocab_size,
-            barred=(*marks, range(self.tokenizer.mask_id, self.tokenizer.vocab_size)),
+            barred=self.tokenizer.unsaid,
         )
 
     def table(self) -> Any:

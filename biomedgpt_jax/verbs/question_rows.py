@@ -7,16 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.readers import ImageFinder, files_in, json_rows
 from biomedgpt_jax.data.rows import BadRow, ImageRef, check_text
-from biomedgpt_jax.data.source import Sample, Turn
-from biomedgpt_jax.verbs.asking import Manner, Prompt, answers, make_prompt
-from biomedgpt_jax.verbs.loaded_model import LoadedModel
-from biomedgpt_jax.verbs.model_spec import image_transform
+from biomedgpt_jax.data.source import Turn
+from biomedgpt_jax.verbs.assistant import Assistant, End, Manner, Prompt, Request
 from biomedgpt_jax.verbs.progress import Advance
 
 MOST_NAMED = 20  # bad rows in a message; all are in the output
@@ -55,30 +51,29 @@ def read_questions(path: Path) -> list[Asked | BadRow]:
 
 
 def answer_rows(
-    loaded: LoadedModel, rows: Sequence[Asked | BadRow], manner: Manner, batch_rows: int, advance: Advance
+    assistant: Assistant, rows: Sequence[Asked | BadRow], manner: Manner, advance: Advance
 ) -> Iterator[dict[str, Any]]:
     """For each row, in order, a JSON object with `answer` and `truncated`, or with `error`."""
-    for first in range(0, len(rows), batch_rows):
-        part = rows[first : first + batch_rows]
-        prompts = [_prompt(loaded, row, manner) for row in part]
-        good = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
-        slots = max((len(prompt.pixels) for prompt in good), default=0)
-        now = replace(manner, key=jax.random.fold_in(manner.key, first))
-        said = iter(answers(loaded, good, now, rows=batch_rows, slots=slots) if good else [])
+    for first in range(0, len(rows), assistant.rows):
+        part = rows[first : first + assistant.rows]
+        prompts = [_prompt(assistant, row, replace(manner, seeds=(manner.seeds[0], first + n)))
+                   for n, row in enumerate(part)]  # fmt: skip
+        said = iter(assistant.answer([prompt for prompt in prompts if isinstance(prompt, Prompt)]))
         for row, prompt in zip(part, prompts, strict=True):
             if isinstance(prompt, Prompt):
                 answer = next(said)
-                yield {**row_facts(row), "answer": answer.text, "truncated": answer.truncated}
+                yield {**_facts(row), "answer": answer.text, "truncated": answer.end is End.LENGTH}
             else:
-                yield {**row_facts(row), "error": prompt}
-        advance("answer", min(first + batch_rows, len(rows)), len(rows))
+                yield {**_facts(row), "error": prompt}
+        advance("answer", min(first + assistant.rows, len(rows)), len(rows))
 
 
-def write_rows(rows: Iterator[dict[str, Any]], out: Path | None) -> None:
+def write_rows(rows: Iterator[dict[str, Any]], total: int, out: Path | None) -> None:
     """To a file, which appears when it is complete, or to standard output.
 
     Raises:
-        RunError: some rows have an error; it names them when all others are written.
+        RunError: some rows have an error; it names them when all others are written. Ctrl-C came; what was written
+            stays.
     """
     bad: list[str] = []
     count = 0
@@ -88,11 +83,14 @@ def write_rows(rows: Iterator[dict[str, Any]], out: Path | None) -> None:
     file = unfinished.open("w", encoding="utf-8") if unfinished else sys.stdout
     try:
         for row in rows:
-            count += 1
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
+            count += 1
             if "error" in row:
                 bad.append(f"{row.get('id') or 'row {row}'.format(**row)}: {row['error']}")
+    except KeyboardInterrupt:
+        kept = f"{count} of {total} rows are {f'in {unfinished}' if unfinished else 'above'}"
+        raise RunError(f"interrupted: {kept}, the others were not answered.") from None
     finally:
         if unfinished:
             file.close()
@@ -116,20 +114,17 @@ def _asked(entry: dict[str, Any], row: int, find_image: ImageFinder) -> Asked:
     return Asked(name, str(question), tuple(find_image(image) for image in images))
 
 
-def _prompt(loaded: LoadedModel, row: Asked | BadRow, manner: Manner) -> Prompt | str:
+def _prompt(assistant: Assistant, row: Asked | BadRow, manner: Manner) -> Prompt | str:
     """The prompt, or what is wrong with the row."""
     if isinstance(row, BadRow):
         return row.reason
-    transform = image_transform(loaded.spec)
     try:
-        pixels = [transform(image.read(), name=image.name) for image in row.images]
-        sample = Sample(row.id, tuple(range(len(pixels))), (Turn(row.question, ""),), {})
-        return make_prompt(loaded, sample, pixels, manner)
+        return assistant.prompt(Request(row.id, (Turn(row.question, ""),), row.images, manner))
     except (DataError, RunError, OSError) as error:
         return str(error)
 
 
-def row_facts(row: Asked | BadRow) -> dict[str, Any]:
+def _facts(row: Asked | BadRow) -> dict[str, Any]:
     if isinstance(row, BadRow):
         return {"row": row.row}
     return {"id": row.id, "images": [image.name for image in row.images], "question": row.question}

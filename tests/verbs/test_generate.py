@@ -1,5 +1,6 @@
 """Many questions from a file, and a conversation: in this process on one loaded model, and by the command line."""
 
+import copy
 import io
 import json
 import os
@@ -14,29 +15,31 @@ import numpy as np
 import pytest
 
 from biomedgpt_jax.core.errors import RunError
-from biomedgpt_jax.data.source import Sample, Turn
+from biomedgpt_jax.data.rows import ImageFile
+from biomedgpt_jax.data.source import Turn
 from biomedgpt_jax.eval.decode import GREEDY, Sampling
-from biomedgpt_jax.verbs.asking import Manner, answers, make_prompt, written
-from biomedgpt_jax.verbs.chat import Conversation, chat
+from biomedgpt_jax.verbs.assistant import Assistant, End, Manner, Request, readable, rounded
+from biomedgpt_jax.verbs.chat import Conversation, aloud, chat
 from biomedgpt_jax.verbs.loaded_model import load_model
-from biomedgpt_jax.verbs.model_spec import image_transform
+from biomedgpt_jax.verbs.med_reader import MedReader
 from tests.command import ROOT, assert_refused, biomedgpt
 
-MANNER = Manner(GREEDY, max_new_tokens=4, context=512, key=jax.random.key(0))
+MANNER = Manner(GREEDY, max_new_tokens=4, seeds=(0, 0))
 DRAWN = replace(MANNER, sampling=Sampling(temperature=1.5, top_k=40, top_p=0.9))
 
 
 @pytest.fixture(scope="module")
-def loaded(tiny_run):
-    return load_model(tiny_run.folder, None, "float32")
+def assistant(tiny_run):
+    return Assistant(MedReader(load_model(tiny_run.folder, None, "float32"), context=512), rows=4)
 
 
 @pytest.fixture(scope="module")
-def talker(loaded):
+def talker(assistant):
     """The same model with larger weights, which has something to say at once."""
     rng = np.random.default_rng(0)
-    drawn = jax.tree.map(lambda leaf: jax.device_put(draw(rng, leaf.shape), leaf.sharding), loaded.params)
-    return replace(loaded, params=drawn)
+    reader = copy.copy(assistant.reader)
+    reader.params = jax.tree.map(lambda leaf: jax.device_put(draw(rng, leaf.shape), leaf.sharding), reader.params)
+    return Assistant(reader, rows=4)
 
 
 def draw(rng, shape):
@@ -44,57 +47,92 @@ def draw(rng, shape):
 
 
 @pytest.fixture(scope="module")
-def pictures(loaded, raw_data):
-    transform = image_transform(loaded.spec)
-    return [transform((raw_data / "images" / f"{n}.png").read_bytes()) for n in range(3)]
+def pictures(raw_data):
+    folder = raw_data / "images"
+    return [ImageFile(folder / f"{n}.png", f"images/{n}.png", folder) for n in range(3)]
 
 
-def asked(loaded, question, pixels=(), earlier=(), manner=MANNER):
-    turns = (*(Turn(*turn) for turn in earlier), Turn(question, ""))
-    return make_prompt(loaded, Sample("q", tuple(range(len(pixels))), turns, {}), pixels, manner)
+def asked(question, images=(), earlier=(), manner=MANNER):
+    return Request("q", (*(Turn(*turn) for turn in earlier), Turn(question, "")), tuple(images), manner)
 
 
-def alone(loaded, prompt, manner=MANNER):
-    return "".join(written(loaded, prompt, manner))
+def alone(assistant, request):
+    return "".join(aloud(assistant, request))
+
+
+def tokens(assistant, request):
+    return assistant.prompt(request).tokens
 
 
 def test_answers_in_a_batch_are_those_given_alone(talker, pictures):
-    prompts = [
-        asked(talker, "Is it red?", pictures[:1]),
-        asked(talker, "What changed between these two, and where is it brighter than it was before?", pictures[1:]),
-        asked(talker, "Yes?"),
+    """With settings of their own, whatever their neighbours are."""
+    requests = [
+        asked("Is it red?", pictures[:1]),
+        asked("What changed between these two, and where is it brighter than it was before?", pictures[1:]),
+        asked("Yes?", manner=replace(MANNER, max_new_tokens=2)),
+        asked("Is it red?", pictures[:1], manner=DRAWN),
+        asked("Is it red?", pictures[:1], manner=replace(DRAWN, seeds=(1, 0))),
+        asked("Is it red?", pictures[:1], manner=replace(DRAWN, seeds=(0, 1))),
     ]
-    together = answers(talker, prompts, MANNER, rows=4, slots=2)
-    assert [answer.text for answer in together] == [alone(talker, prompt).strip() for prompt in prompts]
-    assert len({answer.text for answer in together}) > 1 and all(answer.truncated for answer in together)
+    together = talker.answer([talker.prompt(request) for request in requests])  # in batches of 4 and 2
+    assert [answer.text for answer in together] == [alone(talker, request) for request in requests]
+    assert len({answer.text for answer in together}) == 6
+    assert [answer.tokens for answer in together] == [4, 4, 2, 4, 4, 4]
+    assert {answer.end for answer in together} == {End.LENGTH}
 
 
-def test_sampling_follows_its_seed(talker, pictures):
-    prompt = asked(talker, "Is it red?", pictures[:1])
-    other = replace(DRAWN, key=jax.random.key(1))
-    said = [alone(talker, prompt, manner) for manner in (DRAWN, DRAWN, other, MANNER)]
-    assert said[0] == said[1] and len(set(said)) == 3
+def test_an_answer_ends_before_a_stop_text_and_shows_none_of_it(talker, pictures):
+    whole = alone(talker, asked("Is it red?", pictures[:1]))
+    stop = whole[1:3]
+    manner = replace(MANNER, stop=("never said", stop))
+    prompt = talker.prompt(asked("Is it red?", pictures[:1], manner=manner))
+    (stopped,) = talker.answer([prompt])
+    assert (stopped.text, stopped.end) == (whole[: whole.index(stop)].rstrip(), End.STOP) and stopped.tokens < 4
+    assert alone(talker, asked("Is it red?", pictures[:1], manner=manner)) == stopped.text
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "over", "shown"),
+    [
+        ("\n It is ", (), False, "It is"),
+        ("It is \ufffd", (), False, "It is"),
+        ("It is \ufffd", (), True, "It is \ufffd"),
+        ("so##", ("###",), False, "so"),
+        ("so##", ("###",), True, "so##"),
+        ("so # that", ("###",), False, "so # that"),
+        ("a b a", ("b", " a"), False, "a"),
+    ],
+)
+def test_what_may_yet_change_is_held_back(text, stop, over, shown):
+    assert readable(text, stop, over)[0] == shown
+
+
+def test_lengths_are_rounded_to_a_few():
+    assert sorted({rounded(length, 64) for length in range(1, 1000)}) == [64, 128, 192, 256, 384, 512, 768, 1024]
+    assert all(rounded(length, 1) >= length for length in range(1, 99))
 
 
 def test_a_conversation_is_put_through_the_template(talker, pictures, raw_data):
     talk = Conversation(talker, MANNER)
     talk.show(raw_data / "images" / "0.png")
     first = "".join(talk.ask("Is it red?"))
-    assert first == alone(talker, asked(talker, "<image>\nIs it red?", pictures[:1]))
+    assert first == alone(talker, asked("<image>\nIs it red?", pictures[:1]))
     talk.show(raw_data / "images" / "1.png")
     second = "".join(talk.ask("And this?"))
     turns = [("<image>\nIs it red?", first)]
-    assert second == alone(talker, asked(talker, "<image>\nAnd this?", pictures[:2], turns))
+    assert second == alone(talker, asked("<image>\nAnd this?", pictures[:2], turns))
     third = "".join(talk.ask("Sure?"))
     turns.append(("<image>\nAnd this?", second))
-    assert third == alone(talker, asked(talker, "Sure?", pictures[:2], turns))
+    assert third == alone(talker, asked("Sure?", pictures[:2], turns))
     talk.reset()
-    assert "".join(talk.ask("Yes?")) == alone(talker, asked(talker, "Yes?"))
+    assert "".join(talk.ask("Yes?")) == alone(talker, asked("Yes?"))
 
 
 def test_a_full_context_is_refused_and_changes_nothing(talker, pictures, raw_data):
-    room = asked(talker, "<image>\nIs it red?", pictures[:1]).length + MANNER.max_new_tokens
-    talk = Conversation(talker, replace(MANNER, context=room))
+    room = tokens(talker, asked("<image>\nIs it red?", pictures[:1])) + MANNER.max_new_tokens
+    reader = copy.copy(talker.reader)
+    reader.longest = room
+    talk = Conversation(Assistant(reader, rows=1), MANNER)
     talk.show(raw_data / "images" / "0.png")
     first = "".join(talk.ask("Is it red?"))
     for _ in range(2):
@@ -118,13 +156,13 @@ def test_chat_goes_on_after_mistakes_and_ends_with_its_input(talker, monkeypatch
         "1 <image> in its questions",
     ):
         assert text in said
-    assert said.endswith(alone(talker, asked(talker, "Yes?")) + "\n\n")
+    assert said.endswith(alone(talker, asked("Yes?")) + "\n\n")
     monkeypatch.setattr(sys, "stdin", io.StringIO("/quit\nYes?\n"))
     chat(Conversation(talker, MANNER))
     assert capsys.readouterr().out == ""
 
 
-def test_a_file_of_questions_gets_an_answer_or_an_error_for_each(loaded, pictures, tiny_run, raw_data, tmp_path):
+def test_a_file_of_questions_gets_an_answer_or_an_error_for_each(assistant, pictures, tiny_run, raw_data, tmp_path):
     rows = [
         {"id": "a", "images": ["images/0.png"], "question": "Is it red?"},
         {"id": "b", "images": ["../raw.png"], "question": "Is it red?"},
@@ -145,10 +183,10 @@ def test_a_file_of_questions_gets_an_answer_or_an_error_for_each(loaded, picture
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(found) == 10 and [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
     expected = {0: ("a", pictures[:1]), 4: ("5", []), 8: ("g", pictures[1:])}
-    for number, (name, pixels) in expected.items():
+    for number, (name, images) in expected.items():
         row = found[number]
-        (answer,) = answers(loaded, [asked(loaded, rows[number]["question"], pixels)], MANNER, rows=1, slots=2)
-        assert (row["id"], row["answer"], row["truncated"]) == (name, answer.text, answer.truncated)
+        (answer,) = assistant.answer([assistant.prompt(asked(rows[number]["question"], images))])
+        assert (row["id"], row["answer"], row["truncated"]) == (name, answer.text, answer.end is End.LENGTH)
         assert row["images"] == rows[number].get("images", [])
     errors = {number: row["error"] for number, row in enumerate(found) if "error" in row}
     assert errors.keys() == {1, 2, 3, 5, 6, 7, 9}
@@ -174,7 +212,7 @@ def read_until(terminal: int, mark: str) -> str:
     return said
 
 
-def test_chat_in_a_terminal_streams_and_ends_with_ctrl_c(tiny_run, raw_data, loaded, pictures):
+def test_chat_in_a_terminal_streams_and_ends_with_ctrl_c(tiny_run, raw_data, assistant, pictures):
     terminal, inside = pty.openpty()
     command = [sys.executable, "-m", "biomedgpt_jax", "generate", f"--model={tiny_run.folder}", "--chat"]
     process = subprocess.Popen(
@@ -187,7 +225,7 @@ def test_chat_in_a_terminal_streams_and_ends_with_ctrl_c(tiny_run, raw_data, loa
         read_until(terminal, "> ")
         os.write(terminal, b"Is it red?\n")
         said = read_until(terminal, "> ").replace("\r\n", "\n")
-        assert alone(loaded, asked(loaded, "<image>\nIs it red?", pictures[:1])) in said
+        assert alone(assistant, asked("<image>\nIs it red?", pictures[:1])) in said
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
     finally:
