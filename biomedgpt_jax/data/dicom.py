@@ -17,6 +17,16 @@ from biomedgpt_jax.data.limits import MAX_FILE_BYTES, MAX_PIXELS, refuse_bytes, 
 
 T = TypeVar("T")
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax whose data set is compressed by zlib
+# Fields that may name a person or a place, or lead to one (of the basic confidentiality profile of PS3.15 E.1).
+IDENTIFYING = (
+    "PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
+    "PatientBirthDate", "PatientBirthTime", "PatientAddress", "PatientTelephoneNumbers", "PatientComments",
+    "MedicalRecordLocator", "MilitaryRank", "EthnicGroup", "Occupation", "AdditionalPatientHistory", "AccessionNumber",
+    "StudyID", "StudyDate", "SeriesDate", "AcquisitionDate", "AcquisitionDateTime", "ContentDate", "AdmissionID",
+    "ReferringPhysicianName", "ReferringPhysicianAddress", "ReferringPhysicianTelephoneNumbers", "PhysiciansOfRecord",
+    "PerformingPhysicianName", "NameOfPhysiciansReadingStudy", "RequestingPhysician", "OperatorsName",
+    "InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "DeviceSerialNumber",
+)  # fmt: skip
 INSTALL = "DICOM needs pydicom and its decoders: pip install 'biomedgpt-jax[medical]'"
 
 
@@ -38,6 +48,18 @@ def decode(data: bytes, name: str = "image", frame: int = 0, window: tuple[float
 def frame_count(data: bytes, name: str = "image") -> int:
     """Number of frames of a DICOM file."""
     return _read(data, name, lambda dataset: _frames(dataset, name))
+
+
+def identifying(data: bytes, name: str = "image") -> tuple[str, ...]:
+    """Names of the fields of `IDENTIFYING` that a DICOM file fills, and BurnedInAnnotation where it says YES; not what
+    they hold.
+    """
+
+    def filled(dataset: Any) -> tuple[str, ...]:
+        burned = ("BurnedInAnnotation",) if dataset.get("BurnedInAnnotation") == "YES" else ()
+        return (*(field for field in IDENTIFYING if str(dataset.get(field) or "").strip()), *burned)
+
+    return _read(data, name, filled)
 
 
 def _read(data: bytes, name: str, use: Callable[[Any], T]) -> T:

@@ -1,7 +1,7 @@
 """manifest.json: what a prepared folder holds, where it came from, and what was left out."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from biomedgpt_jax.data.errors import DataError
@@ -23,13 +23,18 @@ class DataFile:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """`published`: the number of samples its authors state (before skipping), or None."""
+    """`published`: the number of samples its authors state (before skipping), or None. `identified`: how many images
+    came from DICOM files whose headers identify a person or place, and `identifying` by field; a prepared image has no
+    header.
+    """
 
     samples: int
     images: int
     skipped: int
     published: int | None
     files: tuple[DataFile, ...]
+    identified: int = 0
+    identifying: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,7 @@ from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from biomedgpt_jax.data.dicom import identifying, is_dicom
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.images import storable
 from biomedgpt_jax.data.manifest import (
@@ -34,7 +36,7 @@ from biomedgpt_jax.data.manifest import (
 )
 from biomedgpt_jax.data.rows import BadRow, ImageRef, Row
 from biomedgpt_jax.data.spec import Access, DatasetSpec, Raw, RawSplit, Report
-from biomedgpt_jax.data.writer import IMAGES, SAMPLES, Shard, ShardWriter, locked, read_shard, write_json
+from biomedgpt_jax.data.writer import IMAGES, SAMPLES, NewImage, Shard, ShardWriter, locked, read_shard, write_json
 
 # (split, rows done, rows of the split if known)
 Progress = Callable[[str, int, int | None], None]
@@ -206,10 +208,10 @@ def _write_window(
             # An image may be known and yet not stored: when its earlier row was skipped for another image.
             if known is None or (isinstance(known, str) and known not in writer.numbers):
                 wanted.setdefault(keys[id(ref)], ref)
-    fresh: dict[str, bytes] = {}
+    fresh: dict[str, NewImage] = {}
     for key, result in zip(wanted, _load_all(list(wanted.values()), pool), strict=True):
-        if isinstance(result, bytes):
-            loaded[key] = hashlib.sha256(result).hexdigest()
+        if isinstance(result, NewImage):
+            loaded[key] = hashlib.sha256(result.data).hexdigest()
             fresh[key] = result
         else:
             loaded[key] = result
@@ -217,7 +219,7 @@ def _write_window(
         if isinstance(row, BadRow):
             writer.skip(row)
             continue
-        images: list[tuple[str, bytes | None]] = []
+        images: list[tuple[str, NewImage | None]] = []
         for ref in row.images:
             found = loaded[keys[id(ref)]]
             if isinstance(found, DataError):
@@ -228,7 +230,7 @@ def _write_window(
             writer.add(row, images)
 
 
-def _load_all(refs: list[ImageRef], pool: Executor | None) -> Iterator[bytes | DataError]:
+def _load_all(refs: list[ImageRef], pool: Executor | None) -> Iterator[NewImage | DataError]:
     if pool is None:
         yield from map(_load, refs)
         return
@@ -240,9 +242,10 @@ def _load_all(refs: list[ImageRef], pool: Executor | None) -> Iterator[bytes | D
         ) from reason
 
 
-def _load(ref: ImageRef) -> bytes | DataError:
+def _load(ref: ImageRef) -> NewImage | DataError:
     try:
-        return storable(ref.read(), ref.name)
+        data = ref.read()
+        return NewImage(storable(data, ref.name), identifying(data, ref.name) if is_dicom(data) else ())
     except DataError as reason:
         return reason
     except FileNotFoundError:
@@ -343,6 +346,8 @@ def _finish_split(partial: Path, name: str, shards: list[Shard], spec: DatasetSp
         skipped=sum(len(shard.skipped) for shard in shards),
         published=spec.published.get(name),
         files=tuple(files),
+        identified=sum(shard.identified for shard in shards),
+        identifying=dict(sum((Counter(shard.identifying) for shard in shards), Counter())),
     )
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,8 +26,8 @@ SAMPLES, IMAGES, DONE = "samples.array_record", "images.array_record", "done.jso
 
 @dataclass(frozen=True)
 class Shard:
-    """What done.json holds. `rows`: rows read, good and bad; `image_hashes`: of the images first stored
-    here.
+    """What done.json holds. `rows`: rows read, good and bad; `image_hashes`: of the images first stored here;
+    `identified`: how many of these came from files whose headers identify, and `identifying` by field.
     """
 
     rows: int
@@ -34,6 +35,16 @@ class Shard:
     image_hashes: tuple[str, ...]
     skipped: tuple[BadRow, ...]
     sha256: dict[str, str]
+    identified: int
+    identifying: dict[str, int]
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """Bytes to store, and the fields of its raw file's header that identify (`dicom.identifying`)."""
+
+    data: bytes
+    identifying: tuple[str, ...]
 
 
 class ShardWriter:
@@ -46,7 +57,8 @@ class ShardWriter:
         folder.mkdir(parents=True)
         self.folder = folder
         self.numbers = numbers
-        self.rows = self.samples = 0
+        self.rows = self.samples = self.identified = 0
+        self.identifying: Counter[str] = Counter()
         self.new_hashes: list[str] = []
         self.skipped: list[BadRow] = []
         self._samples = ArrayRecordWriter(str(folder / SAMPLES), "group_size:1")
@@ -57,15 +69,17 @@ class ShardWriter:
         self.rows += 1
         self.skipped.append(bad)
 
-    def add(self, row: Row, images: list[tuple[str, bytes | None]]) -> None:
-        """`images`: (sha256, bytes) per image of the row; the bytes may be None for one already stored."""
+    def add(self, row: Row, images: list[tuple[str, NewImage | None]]) -> None:
+        """`images`: (sha256, image) per image of the row; it may be None for one already stored."""
         records = []
-        for sha256, data in images:
+        for sha256, image in images:
             if sha256 not in self.numbers:
-                assert data is not None
+                assert image is not None
                 self.numbers[sha256] = len(self.numbers)
                 self.new_hashes.append(sha256)
-                self._images.write(data)
+                self._images.write(image.data)
+                self.identified += bool(image.identifying)
+                self.identifying.update(image.identifying)
             records.append(self.numbers[sha256])
         self._samples.write(_sample_json(row, records, [sha256 for sha256, _ in images]))
         self.rows += 1
@@ -76,7 +90,9 @@ class ShardWriter:
         self._samples.close()
         self._images.close()
         sums = {name: file_sha256(self.folder / name) for name in (SAMPLES, IMAGES)}
-        shard = Shard(self.rows, self.samples, tuple(self.new_hashes), tuple(self.skipped), sums)
+        hashes, skipped = tuple(self.new_hashes), tuple(self.skipped)
+        told = self.identified, dict(self.identifying)
+        shard = Shard(self.rows, self.samples, hashes, skipped, sums, *told)
         write_json(self.folder / DONE, asdict(shard))
         return shard
 

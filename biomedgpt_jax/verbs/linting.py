@@ -39,6 +39,7 @@ AT_START: Sequence[Check] = [
     leaks.hints,
     leaks.patients,
     privacy.protected_information,
+    privacy.raw_headers,
 ]
 OTHERS: Sequence[Check] = [encoding.encodings, leaks.near_texts, images.pictures, leaks.near_images]
 

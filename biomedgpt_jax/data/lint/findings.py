@@ -24,7 +24,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """`count` of the `total` samples (or images) of the split `where`; `ids` are the first few samples."""
+    """`count` of the `total` samples (or images) of the split `where`; `ids` are the first few samples, or fields."""
 
     code: str
     severity: Severity
@@ -78,6 +78,9 @@ RULES: Mapping[str, Rule] = {
     "phi-date": Rule(_WARNING, "a whole date", "remove or shift the dates"),
     "phi-record-number": Rule(_WARNING, "a record number", "remove the numbers"),
     "phi-phone": Rule(_WARNING, "a phone number", "remove the numbers"),
+    "dicom-identifiers": Rule(
+        _WARNING, "the raw DICOM file identifies (its fields beside)", "prepared images lack them; mind the raw files"
+    ),
     "phi-address": Rule(_WARNING, "an e-mail address", "remove the addresses"),
 }
 

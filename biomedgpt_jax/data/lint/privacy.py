@@ -1,4 +1,4 @@
-"""Checks for protected health information in texts, by pattern. What was matched is never kept."""
+"""Checks for protected health information, by pattern and by DICOM header. What was matched is never kept."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -37,6 +37,15 @@ def protected_information(material: Material) -> Iterator[Finding]:
         for code, pattern in PATTERNS.items():
             hit = [sample_id for sample_id, text in texts if pattern.search(text)]
             yield from found(code, part.name, hit, len(texts))
+
+
+def raw_headers(material: Material) -> Iterator[Finding]:
+    """What `prepare` counted in the headers of DICOM files."""
+    for part in material.parts:
+        info = part.split.manifest.splits[part.split.split]
+        fields = sorted(info.identifying, key=lambda field: (-info.identifying[field], field))
+        named = [f"{field} {info.identifying[field]}" for field in fields]
+        yield from found("dicom-identifiers", part.name, named, info.images, count=info.identified)
 
 
 def _text(sample: Sample) -> str:

@@ -78,8 +78,8 @@ def picture(level: int, kind: str = "PNG") -> bytes:
     return out.getvalue()
 
 
-def dicom(level: int, side: int = 4) -> bytes:
-    """A grey 8-bit DICOM file."""
+def dicom(level: int, side: int = 4, **header: str) -> bytes:
+    """A grey 8-bit DICOM file with more fields of its header."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -88,12 +88,15 @@ def dicom(level: int, side: int = 4) -> bytes:
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
     data.SOPInstanceUID = generate_uid(entropy_srcs=[str(level)])
+    for field, value in header.items():
+        setattr(data, field, value)
     data.Rows = data.Columns = side
     data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
     data.BitsAllocated = data.BitsStored = 8
     data.HighBit = 7
     pixels = np.full((side, side), level, np.uint8)
-    pixels[0, 0] = 0
+    # The window is the picture's own range: only a pattern tells two levels apart.
+    pixels.flat[:9] = [0, *(level if level >> bit & 1 else 0 for bit in range(8))]
     data.PixelData = pixels.tobytes()
     out = io.BytesIO()
     data.save_as(out, enforce_file_format=True)

@@ -1,11 +1,16 @@
 """Classes and captions of pictures: folders of PNG and DICOM files, comma-separated lists, XML reports."""
 
+from collections import Counter
+
 import pytest
 
 from biomedgpt_jax.data.datasets import DATASETS
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.lint.material import Material, Part
+from biomedgpt_jax.data.lint.privacy import raw_headers
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.sets import roco, tuberculosis
+from biomedgpt_jax.data.source import PreparedSplit
 from tests.data.server import Files, article, serve, zipped
 from tests.data.sets.raw import comma_separated, dicom, picture, prepare, write
 
@@ -109,7 +114,10 @@ def test_rsna_pneumonia(tmp_path):
     boxes = (("", "", "", "", 0), (1.0, 2.0, 3.0, 4.0, 1))
     rows = [[f"patient-{n}", *boxes[(n + 1) % 2]] for n in range(40)]
     twice = ["patient-0", 5.0, 6.0, 7.0, 8.0, 1]
-    files = {f"stage_2_train_images/patient-{n}.dcm": dicom(100 + n) for n in range(40)}
+    header = {"PatientName": "Doe^Jane", "PatientBirthDate": "", "Modality": "DX"}
+    headers = [header | ({"StudyDate": "19991231"} if n % 4 == 0 else {}) for n in range(30)]
+    headers += [{"PatientName": " ", "BurnedInAnnotation": "NO"}] * 9 + [{"BurnedInAnnotation": "YES"}]
+    files = {f"stage_2_train_images/patient-{n}.dcm": dicom(100 + n, **headers[n]) for n in range(40)}
     files["stage_2_train_labels.csv"] = comma_separated(names, [*rows, twice, ["patient-77", "", "", "", "", 0], ["x"]])
     found = prepare("rsna_pneumonia", write(tmp_path / "raw", files), tmp_path / "out")
     assert len(found.by_id) == 40
@@ -119,6 +127,14 @@ def test_rsna_pneumonia(tmp_path):
         "expected 6 comma-separated columns, found 1",
         "patient-77.dcm: image file not found",
     ]
+    told = [Counter(split.identifying) for split in found.manifest.splits.values()]
+    assert sum(told, Counter()) == {"PatientName": 30, "StudyDate": 8, "BurnedInAnnotation": 1}
+    assert sum(split.identified for split in found.manifest.splits.values()) == 31
+    parts = tuple(Part(PreparedSplit(found.folder, name), True, samples) for name, samples in found.splits.items())
+    findings = [(f.where, f.code, f.count, f.total, f.ids[0].split()[0]) for f in raw_headers(Material(parts))]
+    assert ("out:train", "dicom-identifiers", "PatientName") in [(f[0], f[1], f[4]) for f in findings]
+    assert sum(f[2] for f in findings) == 31 and sum(f[3] for f in findings) == 40
+    assert "Doe" not in (found.folder / "manifest.json").read_text() + repr(findings)
 
 
 def report(number, findings="Clear lungs.", impression="Normal  chest."):
