@@ -81,13 +81,14 @@ def hints(material: Material) -> Iterator[Finding]:
 
 def patients(material: Material) -> Iterator[Finding]:
     """A number means the same patient in data of one source alone."""
-    trained = {who for part in material.learned for sample in part.samples for who in _patients(part, sample)}
+    trained = {who for part in material.learned for sample in part.samples for who in patients_of(part, sample)}
     for part in material.scored:
-        shared = [s.id for s in part.samples if trained.intersection(_patients(part, s))]
+        shared = [s.id for s in part.samples if trained.intersection(patients_of(part, s))]
         yield from found("patient-in-two-splits", part.name, shared, len(part.samples))
 
 
-def _patients(part: Part, sample: Sample) -> list[tuple[str, str, str]]:
+def patients_of(part: Part, sample: Sample) -> list[tuple[str, str, str]]:
+    """Whom a sample is about: source, field and value, because a number means one patient in its source alone."""
     told = {str(key).lower(): value for key, value in sample.meta.items()}
     return [(part.split.manifest.source, key, str(told[key])) for key in PATIENT if told.get(key) not in (None, "")]
 
