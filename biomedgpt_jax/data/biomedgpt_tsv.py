@@ -7,6 +7,7 @@
 | caption         | id, image id, caption, nothing, image                                                |
 | nli             | first text, second text, 0 (neutral), 1 (entailment) or 2 (contradiction)            |
 | summary         | document, summary                                                                    |
+| trial           | id, patient's note, criteria, 0 (not relevant), 1 (excluded) or 2 (eligible)         |
 | vision_language | id, image, caption, question, answers or x0,y0,x1,y1, objects, data set, kind of row |
 | text            | id, text                                                                             |
 | image           | id, image, its codes                                                                 |
@@ -17,7 +18,7 @@ Images are base64; both alphabets occur in published files. Several answers or o
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from biomedgpt_jax.data.boxes import read_box
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.readers import numbered_lines, rows_of
 from biomedgpt_jax.data.rows import BadRow, ImageBytes, Row, make_row, spaces
+from biomedgpt_jax.data.sets.trec_trials import CLASSES, judged_row
 from biomedgpt_jax.data.sets.wording import caption_row, closed, free, summary_row
 
 CONFIDENCE = "|!+"
@@ -35,18 +37,24 @@ IMAGE_QUESTIONS = {
     "image_codes": "what is the image in the middle part?",
     "detection": "what are the objects in the image?",
 }
+# Of the seed's file for TREC 2022 only the number of columns is known; this order is our guess.
+TRIAL_ORDER = ("id", "note", "criteria", "judgement")
 COMPLETE = "what is the complete text?"
 MakeRow = Callable[[Path, int, list[str]], Row]
 
 
-def read_biomedgpt_tsv(path: Path, table: str) -> Iterator[Row | BadRow]:
-    """Rows of a file that is one of `TABLES`."""
+def read_biomedgpt_tsv(path: Path, table: str, order: Sequence[str] = TRIAL_ORDER) -> Iterator[Row | BadRow]:
+    """Rows of a file that is one of `TABLES`; `order`: of the columns of a trial file."""
     columns, make = TABLES[table]
+    if sorted(order) != sorted(TRIAL_ORDER):
+        raise DataError(f"order of the columns of a trial file: expected {', '.join(TRIAL_ORDER)}, found {order}")
 
     def row(number: int, line: str) -> Row:
         cells = line.split("\t")
         if len(cells) != columns:
             raise DataError(f"expected {columns} tab-separated columns of a {table} file, found {len(cells)}")
+        if table == "trial":
+            cells = [cells[order.index(name)] for name in TRIAL_ORDER]
         return make(path, number, cells)
 
     return rows_of(path.name, numbered_lines(path), row)
@@ -90,6 +98,18 @@ def _nli(path: Path, row: int, cells: list[str]) -> Row:
 def _summary(path: Path, row: int, cells: list[str]) -> Row:
     document, summary = map(spaces, cells)
     return summary_row(path.name, row, f"{path.stem}-{row}", document, summary, "this text")
+
+
+def _trial(path: Path, row: int, cells: list[str]) -> Row:
+    id, note, criteria, judgement = map(spaces, cells)
+    if judgement not in CLASSES:
+        raise DataError(
+            f"judgement: expected one of {', '.join(CLASSES)}, found {judgement[:20]!r}; the order of the columns was "
+            f"never published: name it, if it is another than {', '.join(TRIAL_ORDER)}"
+        )
+    if not note or not criteria:
+        raise DataError("one of the two texts is empty")
+    return judged_row(path.name, row, f"{path.stem}-{id or row}", note, criteria, judgement)
 
 
 def _vision_language(path: Path, row: int, cells: list[str]) -> Row:
@@ -143,6 +163,7 @@ TABLES: Mapping[str, tuple[int, MakeRow]] = {
     "caption": (5, _caption),
     "nli": (3, _nli),
     "summary": (2, _summary),
+    "trial": (4, _trial),
     "vision_language": (8, _vision_language),
     "text": (2, _text),
     "image": (3, _codes),

@@ -3,10 +3,11 @@
 A user's own data is one call: `own_dataset("mine", llava_files({"train": "train.json"}, images="images"))`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from biomedgpt_jax.data.biomedgpt_tsv import read_biomedgpt_tsv
+from biomedgpt_jax.data.biomedgpt_tsv import TRIAL_ORDER, read_biomedgpt_tsv
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.readers import files_in, find_one, read_llava
 from biomedgpt_jax.data.rows import BadRow, Row
@@ -19,9 +20,20 @@ Read = Callable[[Path], Raw]
 
 
 def own_dataset(
-    name: str, read: Read, *, title: str = "", licence: str = "not stated", source: str = "local files"
+    name: str,
+    read: Read,
+    *,
+    title: str = "",
+    licence: str = "not stated",
+    source: str = "local files",
+    settings: str = "",
 ) -> DatasetSpec:
-    """A data set of the user's own files."""
+    """A data set of the user's own files; with other `settings` of their reading it is another one."""
+
+    def read_so(folder: Path) -> Raw:
+        raw = read(folder)
+        return replace(raw, identity=raw.identity + settings)
+
     return DatasetSpec(
         name=name,
         title=title or name,
@@ -33,7 +45,7 @@ def own_dataset(
         access=Access.LOCAL,
         citation="",
         published={},
-        read=read,
+        read=read_so,
         download=None,
         splits="the user's own",
         checked="the user's own files",
@@ -78,9 +90,9 @@ def tsv_files(splits: Mapping[str, str], images: str = ".") -> Read:
     return read
 
 
-def biomedgpt_files(splits: Mapping[str, str], table: str) -> Read:
+def biomedgpt_files(splits: Mapping[str, str], table: str, trial_order: Sequence[str] = TRIAL_ORDER) -> Read:
     """BiomedGPT's headerless files, of one of the tables of biomedgpt_tsv.py."""
-    return lambda folder: raw_files(_files(folder, splits), lambda path: read_biomedgpt_tsv(path, table))
+    return lambda folder: raw_files(_files(folder, splits), lambda path: read_biomedgpt_tsv(path, table, trial_order))
 
 
 def tfds_folder(columns: Columns) -> Read:

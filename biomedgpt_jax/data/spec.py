@@ -33,7 +33,7 @@ class RawSplit:
 @dataclass(frozen=True)
 class Raw:
     """Raw data ready to be read. `files`: those that decide its contents (another size means other data);
-    `identity` says the same for data that is made, not read from files.
+    `identity` says the same for data that is made, not read from files, and for settings of the reading.
     """
 
     splits: Mapping[str, RawSplit]

@@ -11,6 +11,7 @@ biomedgpt prepare --codes=downloads/vqgan_gumbel_f8/last.ckpt --data=data/chexpe
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -87,12 +88,12 @@ def _spec(config: Config) -> DatasetSpec:
     layouts = {
         "llava": lambda: llava_files(files, own.images),
         "tsv": lambda: tsv_files(files, own.images),
-        **{f"biomedgpt-{table}": lambda table=table: biomedgpt_files(files, table) for table in TABLES},
+        **{f"biomedgpt-{table}": partial(biomedgpt_files, files, table, own.trial_order) for table in TABLES},
         "table": lambda: table_folder(columns, own.images),
         "tfds": lambda: tfds_folder(columns),
     }
     read = lookup("own.layout", own.layout, layouts)()
-    return own_dataset(config.dataset, read, licence=own.licence, source=config.source)
+    return own_dataset(config.dataset, read, licence=own.licence, source=config.source, settings=own.to_json())
 
 
 def _print(manifest: Manifest, out: Path) -> None:

@@ -3,8 +3,9 @@
 
 Layouts: llava (JSON or JSONL with `conversations`), tsv (with a header), table (a Hugging Face datasets folder, Parquet
 or Arrow), tfds (a prepared TFDS folder, ArrayRecord), and BiomedGPT's headerless files: biomedgpt-vqa,
-biomedgpt-classification, biomedgpt-caption, biomedgpt-nli, biomedgpt-summary; for pre-training
-biomedgpt-vision_language, biomedgpt-text, biomedgpt-image and biomedgpt-detection. Rows that cannot be used are named,
+biomedgpt-classification, biomedgpt-caption, biomedgpt-nli, biomedgpt-summary, biomedgpt-trial (the order of its columns
+was never published: --config.own.trial_order); for pre-training biomedgpt-vision_language, biomedgpt-text,
+biomedgpt-image and biomedgpt-detection. Rows that cannot be used are named,
 with their file and line, and stop the run unless --config.max_bad_share allows for them.
 """
 
@@ -32,6 +33,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "id": placeholder(str),
                 "meta": (),
             },
+            "trial_order": ("id", "note", "criteria", "judgement"),
             "licence": "not stated",
         }
     )

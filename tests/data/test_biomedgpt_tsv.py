@@ -13,6 +13,7 @@ from biomedgpt_jax.data.layouts import biomedgpt_files, own_dataset
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.rows import BadRow, Row
 from biomedgpt_jax.data.source import PreparedSplit
+from tests.command import assert_refused, biomedgpt, config
 
 
 @pytest.fixture
@@ -65,6 +66,8 @@ GOOD = [
     ("nli", "He  coughs.\tHe is ill.\t2", "He coughs.\nDoes this imply: He is ill.", "no",
      {"task": "nli", "texts": ["He coughs.", "He is ill."], "choices": ["maybe", "yes", "no"]}),
     ("summary", "long  text\tshort", "Summarise this text:\nlong text", "short", {"document": "long text"}),
+    ("trial", "9\ta  man\tadults only\t1", "Patient: a man\nTrial: adults only\nIs the patient eligible for the trial? "
+     "Choose one: not relevant; excluded; eligible.", "excluded", {"task": "trial", "texts": ["a man", "adults only"]}),
     ("vision_language", "7\tI\ta lung\t\t\tlung&&heart\tset\tcaption", "What does the image describe?", "a lung",
      {"task": "caption", "objects": ["lung", "heart"], "source": "set"}),
     ("vision_language", "7\tI\t\twhat?\t0.5|!+lung\t\tset\tqa", "what?", "lung", {"task": "vqa", "confidence": 0.5}),
@@ -81,7 +84,7 @@ GOOD = [
 def test_tables(table: str, cells: str, question: str, answer: str, meta: dict, tmp_path: Path, image: str) -> None:
     (row,) = read(tmp_path, table, "\t".join(image if cell == "I" else cell for cell in cells.split("\t")))
     assert isinstance(row, Row), row
-    assert row.turns == ((question, answer),) and len(row.images) == (table not in ("nli", "summary", "text"))
+    assert row.turns == ((question, answer),) and len(row.images) == (table not in ("nli", "summary", "trial", "text"))
     assert {key: row.meta[key] for key in meta} == meta
 
 
@@ -97,6 +100,12 @@ BAD = [
     ("summary", "long\t", "answer of turn 1 is empty"),
     ("vision_language", "7\tI\ta\t\t1,2,3\t\tset\tvisual_grounding", "expected four numbers"),
     ("vision_language", "7\tI\ta\t\t\t\tset\tpoem", "expected caption, qa or visual_grounding, found 'poem'"),
+    (
+        "trial",
+        "a man\tadults\t1\t9",
+        "judgement: expected one of 0, 1, 2, found '9'; the order of the columns was never",
+    ),
+    ("trial", "9\ta man\t\t1", "one of the two texts is empty"),
     ("text", "7\t", "answer of turn 1 is empty"),
     ("image", "7\tI\t1 x", "codes: expected numbers"),
     ("detection", "7\tI\t3,2,1,4,0,mass", "are not in order"),
@@ -108,6 +117,20 @@ BAD = [
 def test_broken_rows(table: str, cells: str, reason: str, tmp_path: Path, image: str) -> None:
     (row,) = read(tmp_path, table, cells.replace("I\t", image + "\t"))
     assert isinstance(row, BadRow) and row.row == 1 and reason in row.reason
+
+
+def test_columns_of_a_trial_file_in_another_order(tmp_path: Path) -> None:
+    """Called again with the right order, nothing of the wrong one is used."""
+    (tmp_path / "train.tsv").write_text("adults\ta man\t2\t7\nadults\ta woman\t0\t8\n")
+    called = ("prepare", config("data/own.py:layout=biomedgpt-trial,name=trec,train=train.tsv"))
+    called = (*called, f"--config.source={tmp_path}", f"--out={tmp_path / 'out'}", "--config.workers=1")
+    assert_refused(biomedgpt(*called), 1, "train.tsv row 1: judgement: expected one of 0, 1, 2, found '7'")
+    wrong = "--config.own.trial_order=('criteria','note')"
+    assert_refused(biomedgpt(*called, wrong), 1, "expected id, note, criteria, judgement, found ('criteria', 'note')")
+    right = biomedgpt(*called, "--config.own.trial_order=('criteria','note','judgement','id')")
+    assert right.code == 0, right
+    first = PreparedSplit(tmp_path / "out", "train")[0]
+    assert (first.id, first.turns[0].answer, first.meta["texts"]) == ("train-7", "eligible", ["a man", "adults"])
 
 
 def test_prepared_with_a_summary_of_what_is_left_out(

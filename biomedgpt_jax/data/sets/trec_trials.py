@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from biomedgpt_jax.data.download import fetch_url
 from biomedgpt_jax.data.errors import DataError
@@ -48,6 +49,14 @@ def read(folder: Path) -> Raw:
     return Raw(split_rows(rows, lambda row: row.meta["case"]), (topics, judged, *archives))
 
 
+def judged_row(file: str, row: int, id: str, note: str, criteria: str, judgement: str, **facts: Any) -> Row:
+    """A patient's note, the criteria of a trial, and a key of CLASSES."""
+    classes = tuple(CLASSES.values())
+    asked = f"Patient: {note}\nTrial: {criteria}\n{choose(QUESTION, classes)}"
+    meta = closed("trial", classes, texts=[note, criteria], **facts)
+    return make_row(file, row, id=id, images=[], turns=[(asked, CLASSES[judgement])], meta=meta)
+
+
 def _notes(path: Path) -> dict[str, str]:
     try:
         root = ElementTree.parse(path).getroot()
@@ -82,11 +91,8 @@ def _row(path: Path, row: int, line: str, notes: Mapping[str, str], trials: Tria
     note, criteria = notes[topic], _criteria(*trials[trial])
     if not (note and criteria):
         raise DataError(f"topic {topic!r} or trial {trial!r} has no text")
-    classes = tuple(CLASSES.values())
-    asked = f"Patient: {note}\nTrial: {criteria}\n{choose(QUESTION, classes)}"
-    meta = closed("trial", classes, texts=[note, criteria], case=f"topic-{topic}", trial=trial)
     id = f"trec_trials_2022-{topic}-{trial}"
-    return make_row(path.name, row, id=id, images=[], turns=[(asked, CLASSES[judgement])], meta=meta)
+    return judged_row(path.name, row, id, note, criteria, judgement, case=f"topic-{topic}", trial=trial)
 
 
 def _criteria(archive: zipfile.ZipFile, name: str) -> str:
