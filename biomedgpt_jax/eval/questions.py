@@ -7,10 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.data.instructions.form import Form, form_of, read_back
 from biomedgpt_jax.data.source import Sample
 
 # What makes a question another one; the rest says how answers are grouped.
 HASHED = ("id", "question", "truth", "answer_type", "task", "choices", "image")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """How a question was put: the name of the wording, the whole prompt, and the form that it demands."""
+
+    name: str
+    prompt: str
+    form: Form
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,11 @@ class Question:
     image: str  # sha256 of the image (several are joined by "+"), or "" for text alone
     question_type: str = ""  # the data set's own word for it; "" where it has none
     classes: tuple[str, ...] = ()  # of which the answer names any number, where it is of that kind
+    instruction: Instruction | None = None  # None: it is asked as it stands
+
+    def answer_in(self, prediction: str) -> str:
+        """What is compared with the truth: the answer without the form that was demanded of it."""
+        return prediction if self.instruction is None else read_back(self.instruction.form, prediction)
 
     @property
     def group(self) -> tuple[str, str]:
@@ -59,10 +74,15 @@ def to_question(sample: Sample) -> Question:
     (turn,), meta = sample.turns, sample.meta
     image = meta.get("image_sha256") or meta.get("image_name") or ""
     image = image if isinstance(image, str) else "+".join(image)
+    asked, answer, instruction = turn.question, turn.answer, None
+    if "form" in meta:
+        form = form_of(meta["form"], f"sample {sample.id}")
+        instruction = Instruction(str(meta.get("instruction", "")), turn.question, form)
+        asked, answer = str(meta.get("plain_question", asked)), read_back(form, answer)
     return Question(
         id=sample.id,
-        question=turn.question.replace("<image>", "").strip(),
-        truth=turn.answer,
+        question=asked.replace("<image>", "").strip(),
+        truth=answer,
         answer_type=str(meta["answer_type"]).lower(),
         task=str(meta["task"]),
         cluster=str(meta.get("case") or image) or None,
@@ -70,13 +90,16 @@ def to_question(sample: Sample) -> Question:
         image=image,
         question_type=str(meta.get("question_type") or ""),
         classes=tuple(meta.get("classes") or ()),
+        instruction=instruction,
     )
 
 
 def data_hash(questions: Iterable[Question]) -> str:
-    """sha256 of every question, truth, group, choice list and image hash, in the order of the ids."""
+    """sha256 of every question, truth, group, choice list, image hash and instruction, in the order of the ids."""
     digest = hashlib.sha256()
     for question in sorted(questions, key=lambda q: q.id):
         row = {name: getattr(question, name) for name in HASHED}
+        if question.instruction is not None:
+            row |= {"prompt": question.instruction.prompt, "form": question.instruction.form.to_json()}
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
