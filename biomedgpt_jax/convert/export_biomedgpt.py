@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from biomedgpt_jax.convert.biomedgpt import FAIRSEQ_RULES, HF_RULES
@@ -18,15 +17,16 @@ from biomedgpt_jax.convert.biomedgpt_buffers import with_stored
 from biomedgpt_jax.convert.biomedgpt_settings import fairseq_settings, hf_json
 from biomedgpt_jax.convert.card import Card, render_card
 from biomedgpt_jax.convert.export import MAX_SHARD_BYTES, Exported, Form, appear, check_leaves
+from biomedgpt_jax.convert.fairseq_file import CHECKPOINT
 from biomedgpt_jax.convert.leaves import Leaves
 from biomedgpt_jax.convert.mapping import export_tensors
 from biomedgpt_jax.convert.processing import ASKING, write_json
 from biomedgpt_jax.convert.shapes import leaf_shapes
 from biomedgpt_jax.convert.tensors import write_safetensors
+from biomedgpt_jax.convert.torch_writer import save_state
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig
 
-CHECKPOINT = "checkpoint.pt"
 OFA_MODEL, FAIRSEQ_MODEL = "OFAModel", "fairseq's ofa"  # what loads them
 _LICENCE = (
     "If this model began from BiomedGPT's published weights: their README limits code and checkpoints to academic "
@@ -63,27 +63,22 @@ def export_ofa(folder: Path, leaves: Leaves, config: BiomedGptConfig, extras: Ex
 def export_fairseq(folder: Path, leaves: Leaves, config: BiomedGptConfig, extras: ExportPairs) -> Exported:
     """Writes `checkpoint.pt`, in which the settings are a plain dict, so that PyTorch loads it as weights alone.
 
-    All tensors are in memory at once.
-
     Raises:
         UsageError, RunError: as `export_ofa`; torch is not installed.
     """
     torch, settings = _torch(), fairseq_settings(config, str(folder))
+    content = {
+        "args": None,
+        "cfg": {"model": settings},
+        "extra_state": {"train_iterator": {"epoch": 1}, "val_loss": None},
+        "optimizer_history": [{"criterion_name": "", "optimizer_name": "", "num_updates": 0, "lr_scheduler_state": {}}],
+        "last_optimizer_state": None,
+        "task_state": {},
+    }
 
     def fill(part: Path) -> None:
-        stored = _stored(leaves, config, part, hugging_face=False)
-        checkpoint = {
-            "args": None,
-            "cfg": {"model": settings},
-            "model": {key: _tensor(torch, array) for key, array in stored},
-            "extra_state": {"train_iterator": {"epoch": 1}, "val_loss": None},
-            "optimizer_history": [
-                {"criterion_name": "", "optimizer_name": "", "num_updates": 0, "lr_scheduler_state": {}}
-            ],
-            "last_optimizer_state": None,
-            "task_state": {},
-        }
-        torch.save(checkpoint, part / CHECKPOINT)
+        tensors = _stored(leaves, config, part, hugging_face=False)
+        save_state(part / CHECKPOINT, torch, content, "model", tensors)
         _write_extras(part, leaves, config, extras, FAIRSEQ_MODEL)
 
     return Exported(appear(folder, fill), Form.FAIRSEQ, FAIRSEQ_MODEL, ())
@@ -128,10 +123,3 @@ def _torch() -> Any:
             f"A checkpoint is written by PyTorch: {error}. Install it (pip install 'biomedgpt-jax[hf]'), or export "
             f"with --form={Form.OFA.value}, which needs none."
         ) from error
-
-
-def _tensor(torch: Any, array: np.ndarray) -> Any:
-    whole = np.ascontiguousarray(array).reshape(array.shape)
-    if whole.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(whole.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(whole)

@@ -16,6 +16,7 @@ from biomedgpt_jax.convert.torch_archive import TorchArchive
 from biomedgpt_jax.convert.torch_file import ArchiveTensors
 from biomedgpt_jax.core.errors import RunError, UsageError
 
+CHECKPOINT = "checkpoint.pt"  # in a folder of ours
 _EMA, _EMA_FLOAT32 = "ema", "ema_fp32_params"
 
 
@@ -29,6 +30,12 @@ class FairseqCheckpoint:
 def is_torch_file(path: Path) -> bool:
     """Whether a path may be given in the place of a folder."""
     return path.is_file() and path.suffix in (".pt", ".pth", ".bin", ".ckpt")
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The path; where it is a folder that `export --form=fairseq` wrote, the checkpoint in it."""
+    file = path / CHECKPOINT
+    return file if file.is_file() and not (path / "config.json").exists() else path
 
 
 def open_fairseq(path: Path, *, averaged: bool) -> FairseqCheckpoint:

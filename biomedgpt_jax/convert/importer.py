@@ -14,7 +14,7 @@ import numpy as np
 
 from biomedgpt_jax.checkpoint.stream import WeightsStream
 from biomedgpt_jax.convert.export_adapter import CONFIG
-from biomedgpt_jax.convert.fairseq_file import is_torch_file
+from biomedgpt_jax.convert.fairseq_file import checkpoint_of, is_torch_file
 from biomedgpt_jax.convert.families import Opened, open_published
 from biomedgpt_jax.convert.lora_folder import is_lora, open_lora
 from biomedgpt_jax.convert.mapping import Shape, Slice, import_slices, whole_leaves
@@ -77,7 +77,7 @@ def import_folder(
         RunError: no such folder, an unknown family, an attribute or a tensor that does not fit. UsageError: `base`
             where there are no LoRA factors, `choices` where there is no checkpoint.
     """
-    source = Path(path)
+    source = checkpoint_of(Path(path))
     if base is not None and not is_lora(source):
         raise UsageError(f"--base is for folders of LoRA adapters; {source} has no {CONFIG}. Leave it out.")
     if choices is not None and not is_torch_file(source):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from biomedgpt_jax.checkpoint.weights import TABLE, weights_table
+from biomedgpt_jax.convert.fairseq_file import checkpoint_of
 from biomedgpt_jax.convert.families import read_json
 from biomedgpt_jax.convert.open_biomedgpt import HF_FAMILY
 from biomedgpt_jax.core.config_json import from_json
@@ -105,7 +106,7 @@ def spec_from_config(config: Config) -> BiomedGptSpec:
 
 
 def holds_biomedgpt(folder: Path) -> bool:
-    """Whether the model in a run's folder, a folder of weights or a Hugging Face folder is a BiomedGPT."""
+    """Whether the model in a run's folder, a folder of weights or one that was exported is a BiomedGPT."""
     if (folder / FILE).is_file():
         return spec_name(folder) == BiomedGptSpec.__name__
     if (folder / TABLE).is_file():
@@ -113,7 +114,7 @@ def holds_biomedgpt(folder: Path) -> bool:
         return isinstance(config, dict) and config.get("type") == BiomedGptConfig.__name__
     if (folder / "config.json").is_file():
         return read_json(folder / "config.json").get("model_type") == HF_FAMILY
-    return False
+    return checkpoint_of(folder) != folder
 
 
 def imported_config(folder: Path) -> BiomedGptConfig:

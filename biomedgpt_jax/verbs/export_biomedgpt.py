@@ -11,7 +11,7 @@ from biomedgpt_jax.checkpoint.start import from_run
 from biomedgpt_jax.checkpoint.weights import TABLE, weights_table
 from biomedgpt_jax.convert.card import Card, Origin, Score, licence_note, shared_licence
 from biomedgpt_jax.convert.export import Exported, Form
-from biomedgpt_jax.convert.export_biomedgpt import CHECKPOINT, ExportPairs, export_fairseq, export_ofa
+from biomedgpt_jax.convert.export_biomedgpt import ExportPairs, export_fairseq, export_ofa
 from biomedgpt_jax.convert.families import read_json
 from biomedgpt_jax.convert.hub import push_folder
 from biomedgpt_jax.convert.leaves import Leaves, cast
@@ -78,7 +78,7 @@ def _prove_and_push(
     source: _Source, leaves: Leaves, exported: Exported, values: flags.FlagValues, say: Callable[[str], None]
 ) -> int:
     out = exported.folder
-    same = reimport(out / CHECKPOINT if exported.form is Form.FAIRSEQ else out, leaves, source.config)
+    same = reimport(out, leaves, source.config)
     say(f"read back: {same.leaves} arrays, {len(same.unequal)} differ")
     facts: dict[str, Any] = {"form": exported.form.value, "dtype": str(leaves.dtype), "skipped": UNCOMPARED}
     if not write_certificate(out, same, None, **facts):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from biomedgpt_jax.convert.export_biomedgpt import CHECKPOINT, ExportPairs, export_fairseq, export_ofa
+from biomedgpt_jax.convert.export_biomedgpt import ExportPairs, export_fairseq, export_ofa
 from biomedgpt_jax.convert.importer import import_folder
 from biomedgpt_jax.convert.leaves import cast, in_memory
 from biomedgpt_jax.convert.reimport import reimport
@@ -88,10 +88,9 @@ def test_a_model_of_other_sizes_in_bfloat16_comes_back(tmp_path, export):
     it = reference()
     leaves = cast(in_memory(it.params), "bfloat16")
     exported = export(tmp_path / "out", leaves, it.config, ExportPairs({"image_size": 64}, (), CARD))
-    file = exported.folder / CHECKPOINT if export is export_fairseq else exported.folder
-    same = reimport(file, leaves, it.config)
+    same = reimport(exported.folder, leaves, it.config)
     assert same.passed and same.leaves == len(leaves), same.unequal
-    assert import_folder(file).config.stem_blocks == it.config.stem_blocks
+    assert import_folder(exported.folder).config.stem_blocks == it.config.stem_blocks
     assert "| image size | 64 |" in (exported.folder / "README.md").read_text()
 
 
