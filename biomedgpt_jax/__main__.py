@@ -19,6 +19,7 @@ VERBS = {
     "data": "list the data sets: task, sizes, licence, access, and what of them is on this machine",
     "prepare": "turn a data set into ArrayRecord files with a manifest",
     "lint": "check prepared data as a training would read it",
+    "synth": "have a language model write instruction data from captions",
     "train": "train a model; the same command again resumes",
     "eval": "score a model on a prepared split under a named protocol",
     "generate": "answer a question about an image",

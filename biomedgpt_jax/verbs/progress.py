@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -22,12 +23,18 @@ LOG_SECONDS = 10.0
 Advance = Callable[[str, int, int | None], None]  # (what, done, total if known)
 
 
+class NotedAdvance(Protocol):
+    """An Advance that also takes a note, shown at its end."""
+
+    def __call__(self, what: str, done: int, total: int | None, note: str = "") -> None: ...
+
+
 @contextmanager
-def progress(console: Console | None = None) -> Iterator[Advance]:
+def progress(console: Console | None = None) -> Iterator[NotedAdvance]:
     """Yields `advance(what, done, total)`; each new `what` gets a bar of its own."""
     console = console or Console(stderr=True)
     if not is_leader():
-        yield lambda what, done, total: None
+        yield lambda what, done, total, note="": None
         return
     if not console.is_terminal:
         yield _LogLines()
@@ -39,14 +46,15 @@ def progress(console: Console | None = None) -> Iterator[Advance]:
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def advance(what: str, done: int, total: int | None) -> None:
+        def advance(what: str, done: int, total: int | None, note: str = "") -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+                tasks[what] = bars.add_task(what, total=total, note=note)
+            bars.update(tasks[what], completed=done, total=total, note=note)
 
         yield advance
 
@@ -59,7 +67,7 @@ class _LogLines:
         self.printed: dict[str, float] = {}
         self.ended: set[str] = set()
 
-    def __call__(self, what: str, done: int, total: int | None) -> None:
+    def __call__(self, what: str, done: int, total: int | None, note: str = "") -> None:
         now = time.monotonic()
         finished = total is not None and done >= total
         if finished and what in self.ended:
@@ -74,4 +82,5 @@ class _LogLines:
         if finished:
             self.ended.add(what)
         eta = f", ETA {(now - start) / done * (total - done):.0f} s" if done and total and not finished else ""
-        print(f"{what}: {done}{f'/{total}' if total else ''} in {now - start:.0f} s{eta}", file=sys.stderr)
+        said = f", {note}" if note else ""
+        print(f"{what}: {done}{f'/{total}' if total else ''} in {now - start:.0f} s{eta}{said}", file=sys.stderr)

@@ -1,0 +1,153 @@
+"""Sends what is open, from several threads: paced, within the budget, journalled, and asked again where that helps."""
+
+import random
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from biomedgpt_jax.synth.asks import Ask, Task
+from biomedgpt_jax.synth.costs import Gauge, Purse
+from biomedgpt_jax.synth.endpoint import Busy, Closed, Endpoint, Unusable
+from biomedgpt_jax.synth.journal import Journal
+from biomedgpt_jax.synth.outcomes import Judge, Open
+from biomedgpt_jax.synth.rates import Rates
+
+PATIENCE = 10  # tasks in a row without an answer, after which the endpoint is taken to be down
+Advance = Callable[[int], None]  # tasks that are done, of those in this call
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Of a request that met Busy: how often it is sent, and the pauses between, doubled each time up to the longest."""
+
+    attempts: int
+    first_seconds: float
+    longest_seconds: float
+
+    def pause(self, attempt: int) -> float:
+        return random.uniform(0.5, 1.0) * min(self.longest_seconds, self.first_seconds * 2**attempt)
+
+
+@dataclass
+class Asker:
+    """`ended` says why it stopped before all was asked; "" where it did not."""
+
+    endpoint: Endpoint
+    journal: Journal
+    judge: Judge
+    purse: Purse
+    rates: Rates
+    gauge: Gauge
+    retry: Retry
+    concurrency: int
+    ended: str = ""
+    met: dict[str, int] = field(default_factory=dict)  # what Busy and Unusable said, and how often
+    _done: int = 0
+    _silent: int = 0
+    _answered: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask_all(self, tasks: Iterable[Task], advance: Advance) -> None:
+        """Asks until each task is accepted or rejected, or the run has to end. A second Ctrl-C does not wait for the
+        requests in flight.
+        """
+        pending: set[Future[None]] = set()
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            try:
+                for task in tasks:
+                    while len(pending) >= 2 * self.concurrency and not self.rates.stop.is_set():
+                        pending = self._collect(pending)
+                    if self.rates.stop.is_set():
+                        break
+                    pending.add(pool.submit(self._finish, task, advance))
+                while pending:
+                    pending = self._collect(pending)
+            except BaseException:
+                self._stop("interrupted")
+                for each in pending:
+                    each.cancel()
+                raise
+
+    def _collect(self, pending: set[Future[None]]) -> set[Future[None]]:
+        done, rest = wait(pending, return_when=FIRST_COMPLETED)
+        for each in done:
+            each.result()
+        return rest
+
+    def _finish(self, task: Task, advance: Advance) -> None:
+        while isinstance(outcome := self.judge.look(task), Open):
+            ask = task.ask(outcome.number, outcome.told)
+            if self.rates.stop.is_set() or not self._request(ask, task.settings.max_tokens):
+                return
+        with self._lock:
+            self._done += 1
+            advance(self._done)
+
+    def _request(self, ask: Ask, max_tokens: int) -> bool:
+        """Whether the journal knows more of this request; False also where the run ends."""
+        most = self.gauge.most(ask.text_bytes, len(ask.messages), len(ask.images))
+        for attempt in range(self.retry.attempts):
+            entry = self.rates.wait(most + max_tokens)
+            if entry is None:
+                return False
+            if not self.purse.send(most, max_tokens, lambda: self.journal.sent(ask.key, most, max_tokens)):
+                self._stop("the budget allows no other request")
+                return False
+            try:
+                if (used := self._send(ask)) is not None:
+                    self.rates.settle(entry, used)
+                return True
+            except Busy as error:
+                pause = self.retry.pause(attempt) if error.seconds is None else error.seconds
+                if error.paid and not self.judge.resend:
+                    return True
+                if error.seconds is not None:
+                    self.rates.hold(error.seconds)
+                if attempt + 1 < self.retry.attempts:
+                    self.rates.stop.wait(pause)
+            finally:
+                self.purse.ended()
+        self._no_answer("the endpoint did not answer")
+        return False
+
+    def _send(self, ask: Ask) -> int | None:
+        """The tokens used, None where the request was refused for good. Raises Busy, with the journal written."""
+        try:
+            reply = self.endpoint.send(ask)
+        except Busy as error:
+            (self.journal.lost if error.paid else self.journal.unpaid)(ask.key, str(error))
+            self._count(str(error))
+            raise
+        except Unusable as error:
+            self.journal.failed(ask.key, str(error))
+            self._count(str(error))
+            if not self._answered:  # else it is this row's own fault
+                self._no_answer(str(error))
+            return None
+        except Closed as error:
+            self.journal.unpaid(ask.key, str(error))
+            self._stop(str(error))
+            return None
+        except BaseException:
+            self.journal.lost(ask.key, "an error of this program")
+            raise
+        self.journal.answer(ask.key, reply)
+        self.gauge.learn(ask.text_bytes, len(ask.images), reply.input_tokens)
+        self._silent, self._answered = 0, True
+        return reply.input_tokens + reply.output_tokens
+
+    def _no_answer(self, why: str) -> None:
+        with self._lock:
+            self._silent += 1
+        if self._silent >= PATIENCE:
+            self._stop(f"{PATIENCE} requests in a row had no answer, the last: {why}")
+
+    def _count(self, why: str) -> None:
+        with self._lock:
+            self.met[why] = self.met.get(why, 0) + 1
+
+    def _stop(self, why: str) -> None:
+        with self._lock:
+            self.ended = self.ended or why
+        self.rates.stop.set()

@@ -1,0 +1,106 @@
+"""What an endpoint's errors mean for a request, alike for both clients; and how the clients are kept from logging."""
+
+import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from types import ModuleType
+from typing import Any
+
+from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.synth.endpoint import Address, Busy, Closed, Unusable
+
+# Whatever is asked, the answer will be the same: the key, the account, the model or the path is wrong.
+_CLOSED = (401, 402, 403, 404, 405)
+_BUSY = (408, 409, 423, 425, 429)
+_NO_MONEY = ("insufficient_quota", "billing_error", "billing_hard_limit_reached")
+# Errors of the HTTP library before anything went out.
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError", "ProxyError")
+# They would print whole requests, with the texts of patients, where ANTHROPIC_LOG or OPENAI_LOG asks for it.
+_LOGGERS = ("anthropic", "openai", "httpx", "httpx2", "httpcore", "httpcore2")
+
+
+def quiet(name: str) -> ModuleType:
+    """The client's package, without its log. Raises DataError where it is not installed."""
+    try:
+        package = importlib.import_module(name)
+    except ImportError as reason:
+        raise DataError(f"the package {name} is not installed: pip install 'biomedgpt-jax[synth]'") from reason
+    for logger in _LOGGERS:
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    return package
+
+
+@contextmanager
+def translated(package: Any, address: Address) -> Iterator[None]:
+    """Turns the client's errors into Busy, Unusable or Closed. Their messages may quote it: none is passed on."""
+    try:
+        yield
+    except package.APIStatusError as error:
+        raise _of_status(error, address) from None
+    except package.APIConnectionError as error:
+        raise _of_connection(error) from None
+    except package.APIError:  # an error told within a stream, or a body that is no answer
+        raise Busy("an answer that broke off", paid=True) from None
+    except (Busy, Unusable, Closed):
+        raise
+    except (ValueError, OSError, RuntimeError) as error:  # a body that is not JSON
+        raise Busy(f"an answer that cannot be read ({type(error).__name__})", paid=True) from None
+    except Exception as error:
+        # What is read after the head of a stream raises the errors of the HTTP library itself.
+        if type(error).__module__.split(".")[0] in _LOGGERS:
+            raise Busy(f"a connection that broke off ({type(error).__name__})", paid=True) from None
+        raise
+
+
+def _of_status(error: Any, address: Address) -> Exception:
+    status = int(error.status_code)
+    kind = _kind(error)
+    why = f"HTTP {status}{f' {kind}' if kind else ''}"
+    if kind in _NO_MONEY:
+        return Closed(f"{address.host} answers {why}: the account has no money or quota left")
+    if 300 <= status < 400:
+        return Closed(f"{address.host} answers {why}, a way to another address; give that one as endpoint.url")
+    if status in _CLOSED:
+        hint = {401: f"; is {address.key_variable} right?", 403: f"; is {address.key_variable} right?"}
+        return Closed(f"{address.host} answers {why}{hint.get(status, '; are endpoint.url and model right?')}")
+    if status in _BUSY or status >= 500:
+        return Busy(why, seconds=_retry_after(error.response.headers))
+    return Unusable(why)
+
+
+def _of_connection(error: Exception) -> Busy:
+    """No connection costs nothing; one that breaks later may have been paid."""
+    cause = type(error.__cause__).__name__
+    made = cause not in _NOT_SENT
+    return Busy(f"a connection that broke off ({cause})" if made else f"no connection ({cause})", paid=made)
+
+
+def _kind(error: Any) -> str:
+    """The type or code of an error, a word; free text is left out."""
+    content = error.body if isinstance(error.body, dict) else {}
+    inner = content.get("error", content)
+    told = [inner.get(name) for name in ("code", "type")] if isinstance(inner, dict) else []
+    words = [each for each in told if isinstance(each, str) and each.replace("_", "").isalnum() and len(each) < 64]
+    return words[0] if words else ""
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds, from either header and either form of it."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        if "retry-after" in headers:
+            return max(0.0, float(headers["retry-after"]))
+    except ValueError:
+        return _until(headers.get("retry-after", ""))
+    return None
+
+
+def _until(date: str) -> float | None:
+    try:
+        when = parsedate_to_datetime(date)
+        return max(0.0, (when - when.now(when.tzinfo)).total_seconds())
+    except (ValueError, TypeError):
+        return None
