@@ -1,8 +1,11 @@
 """The model card (README.md) of an export: what it is, from what, how good, and what it is not for."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+CREDENTIALED = "credentialed"  # as manifests of data call such an access
 INTENDED_USE = """\
 This model is for research. It is not a medical device, it has not been tested for clinical use, and its answers
 can be wrong in ways that look right. Do not use it to diagnose, to treat, or to decide anything about a patient.
@@ -134,6 +137,7 @@ class Origin:
     role: str  # "vision tower", "decoder", "training data", ...
     licence: str | None
     sha256: str | None  # of the bytes; of imported weights, the hash of all arrays
+    access: str = ""  # of data, as its manifest says
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,13 @@ class Card:
     origins: tuple[Origin, ...]
     scores: tuple[Score, ...]
     notes: tuple[str, ...]
+    companions: Mapping[str, str]  # small files that go beside the card: name -> text
+
+
+def write_card(folder: Path, card: Card, loader: str, facts: tuple[tuple[str, str], ...]) -> None:
+    """README.md and the companions; for the arguments see `render_card`."""
+    for name, text in {**card.companions, "README.md": render_card(card, loader, facts)}.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def render_card(card: Card, loader: str, facts: tuple[tuple[str, str], ...]) -> str:
@@ -191,9 +202,19 @@ def licence_note(origins: tuple[Origin, ...]) -> str | None:
     notes = []
     if len(stated) > 1:
         notes.append(f"The parts and the data have different licences ({', '.join(stated)}); all of them bind.")
+    if guarded := credentialed(origins):
+        notes.append(
+            f"Trained on credentialed data ({', '.join(guarded)}): weights may give parts of it away, so share them "
+            "with people under the same agreement alone."
+        )
     if unknown:
         notes.append(f"The licence is unknown of {', '.join(unknown)}: ask the source before you share the weights.")
     return " ".join(notes) or None
+
+
+def credentialed(origins: tuple[Origin, ...]) -> list[str]:
+    """Names of the data sets that only people under an agreement may have."""
+    return sorted({origin.name for origin in origins if origin.access == CREDENTIALED})
 
 
 def shared_licence(origins: tuple[Origin, ...]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from biomedgpt_jax.convert import decoders, export_adapter, export_llama3med, export_llava, export_tower
-from biomedgpt_jax.convert.card import Card, render_card
+from biomedgpt_jax.convert.card import Card, write_card
 from biomedgpt_jax.convert.decoder_json import decoder_family, decoder_json
 from biomedgpt_jax.convert.leaves import Leaves, Shape
 from biomedgpt_jax.convert.mapping import Rule, export_tensors
@@ -334,4 +334,4 @@ def _write_card(
     folder: Path, card: Card, architecture: str, warnings: tuple[str, ...], facts: tuple[tuple[str, str], ...]
 ) -> None:
     noted = replace(card, notes=(*card.notes, *warnings))
-    (folder / "README.md").write_text(render_card(noted, architecture, facts), encoding="utf-8")
+    write_card(folder, noted, architecture, facts)

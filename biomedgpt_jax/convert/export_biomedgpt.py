@@ -15,7 +15,7 @@ import numpy as np
 from biomedgpt_jax.convert.biomedgpt import FAIRSEQ_RULES, HF_RULES
 from biomedgpt_jax.convert.biomedgpt_buffers import with_stored
 from biomedgpt_jax.convert.biomedgpt_settings import fairseq_settings, hf_json
-from biomedgpt_jax.convert.card import Card, render_card
+from biomedgpt_jax.convert.card import Card, write_card
 from biomedgpt_jax.convert.export import MAX_SHARD_BYTES, Exported, Form, appear, check_leaves
 from biomedgpt_jax.convert.fairseq_file import CHECKPOINT
 from biomedgpt_jax.convert.leaves import Leaves
@@ -112,7 +112,7 @@ def _write_extras(part: Path, leaves: Leaves, config: BiomedGptConfig, extras: E
     asking = extras.asking or {}
     facts += [("image size", str(asking["image_size"]))] if "image_size" in asking else []
     card = replace(extras.card, notes=(_LICENCE, *extras.card.notes))
-    (part / "README.md").write_text(render_card(card, loader, tuple(facts)), encoding="utf-8")
+    write_card(part, card, loader, tuple(facts))
 
 
 def _torch() -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
+from biomedgpt_jax.convert.card import Origin, credentialed
 from biomedgpt_jax.core.errors import RunError, UsageError
 
 
@@ -13,6 +14,15 @@ def check_name(name: str) -> None:
     """Raises UsageError where `name` is no owner/name of a repository."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise UsageError(f"--push-to-hub={name}: expected owner/name, such as my-lab/llama3-med-rad.")
+
+
+def refuse_credentialed(name: str, origins: tuple[Origin, ...]) -> None:
+    """Raises UsageError for a model that was made from credentialed data."""
+    if guarded := credentialed(origins):
+        raise UsageError(
+            f"--push-to-hub={name}: the model was trained on credentialed data ({', '.join(guarded)}), which, and what "
+            "is made of it, may be shared with people under the same agreement alone. Leave the flag out."
+        )
 
 
 def push_folder(folder: Path, name: str, *, private: bool) -> str:

@@ -26,7 +26,7 @@ from biomedgpt_jax.convert.open_biomedgpt import (
     open_checkpoint,
 )
 from biomedgpt_jax.convert.open_biomedgpt import TOKENIZER_FILES as BIOMEDGPT_FILES
-from biomedgpt_jax.convert.processing import ANSWERS, ASKING, write_json
+from biomedgpt_jax.convert.processing import ASKING, COMPANIONS, write_json
 from biomedgpt_jax.convert.shapes import ModelConfig, leaf_shapes
 from biomedgpt_jax.convert.source import SourceFile
 from biomedgpt_jax.core.config_json import to_json
@@ -137,7 +137,7 @@ def save_imported(
         file.begin_hash()
     done, total = 0, sum(int(np.prod(shape)) for shape in imported.shapes.values())
     with WeightsStream(out, imported.shapes, dtype) as stream:
-        companions = [imported.texts / name for name in (ASKING, ANSWERS)]
+        companions = [imported.texts / name for name in COMPANIONS]
         for file in (*imported.tokenizer_files, *(each for each in companions if each.is_file())):
             shutil.copyfile(file, out / file.name)
         if imported.asking is not None:

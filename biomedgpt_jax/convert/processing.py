@@ -14,6 +14,8 @@ PREPROCESSOR = "preprocessor_config.json"
 # What our verbs need to ask an exported model: {"template": name in data.prompts, "geometry": name in data.images}.
 ASKING = "biomedgpt.json"
 ANSWERS = "answers.json"  # the closed list of a BiomedGPT's answers, as token ids
+ORIGINS, LINT = "origins.json", "lint.json"  # what a model was made from, and what was found in its data
+COMPANIONS = (ASKING, ANSWERS, ORIGINS, LINT)  # that travel with the weights
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from biomedgpt_jax.convert.export import (
     export_tower_alone,
     model_form,
 )
-from biomedgpt_jax.convert.hub import check_name, push_folder
+from biomedgpt_jax.convert.hub import check_name, push_folder, refuse_credentialed
 from biomedgpt_jax.convert.leaves import Leaves, cast
 from biomedgpt_jax.convert.processing import ExportText
 from biomedgpt_jax.core.errors import RunError, UsageError
@@ -50,6 +50,7 @@ from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.export_source import Exportable, read_exportable
 from biomedgpt_jax.verbs.loaded_model import define_model
 from biomedgpt_jax.verbs.model_spec import DTYPES
+from biomedgpt_jax.verbs.origins import companions
 
 EXAMPLE = "biomedgpt export --model=runs/small --out=exports/small"
 AUTO = "auto"
@@ -89,6 +90,8 @@ def run(values: flags.FlagValues) -> int:
     if holds_biomedgpt(folder):
         return export_biomedgpt.export(folder, out, values.form, values, say)
     source = read_exportable(folder, values.step)
+    if hub:
+        refuse_credentialed(hub, source.origins)
     source = replace(source, template=values.template or source.template, geometry=values.geometry or source.geometry)
     form = choose_form(source, values.form)
     leaves = source.leaves_of(form)
@@ -98,7 +101,7 @@ def run(values: flags.FlagValues) -> int:
         source = replace(source, adapted=replace(source.adapted, base=base))
     with tempfile.TemporaryDirectory() as scratch:
         text = _text(source, form, Path(scratch))
-        exported = WRITERS[form](Job(source, leaves, out, _card(source, form), text))
+        exported = WRITERS[form](Job(source, leaves, out, _card(source, form, folder), text))
     say(f"{exported.architecture} in {out}")
     for warning in exported.warnings:
         say(f"note: {warning}")
@@ -215,7 +218,7 @@ def _text(source: Exportable, form: Form, scratch: Path) -> ExportText | None:
     )
 
 
-def _card(source: Exportable, form: Form) -> Card:
+def _card(source: Exportable, form: Form, folder: Path) -> Card:
     part = form.value if form in (Form.DECODER, Form.TOWER) else "model"
     return Card(
         title=TITLES[part] if source.part == "model" else Path(source.name).name,
@@ -223,4 +226,5 @@ def _card(source: Exportable, form: Form) -> Card:
         origins=source.origins,
         scores=source.scores if part == "model" else (),
         notes=(),
+        companions=companions(folder, source.origins),
     )

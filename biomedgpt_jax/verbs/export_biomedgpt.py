@@ -13,7 +13,7 @@ from biomedgpt_jax.convert.card import Card, Origin, Score, licence_note, shared
 from biomedgpt_jax.convert.export import Exported, Form
 from biomedgpt_jax.convert.export_biomedgpt import ExportPairs, export_fairseq, export_ofa
 from biomedgpt_jax.convert.families import read_json
-from biomedgpt_jax.convert.hub import push_folder
+from biomedgpt_jax.convert.hub import push_folder, refuse_credentialed
 from biomedgpt_jax.convert.leaves import Leaves, cast
 from biomedgpt_jax.convert.open_biomedgpt import TOKENIZER_FILES
 from biomedgpt_jax.convert.parity import write_certificate
@@ -25,7 +25,7 @@ from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig
 from biomedgpt_jax.verbs.biomedgpt_spec import BiomedGptSpec
 from biomedgpt_jax.verbs.export_source import run_leaves, run_scores, stored_leaves
-from biomedgpt_jax.verbs.origins import read_origins
+from biomedgpt_jax.verbs.origins import companions, read_origins
 from biomedgpt_jax.verbs.spec_file import read_spec
 from biomedgpt_jax.verbs.training_data import TOKENIZER
 
@@ -64,8 +64,17 @@ def export(folder: Path, out: Path, form: str, values: flags.FlagValues, say: Ca
     if values.verify:
         raise UsageError(f"--verify: {UNCOMPARED}. Leave the flag out.")
     source = _weights(folder) if (folder / TABLE).is_file() else _run(folder, values.step)
+    if hub := values["push-to-hub"].value:
+        refuse_credentialed(hub, source.origins)
     leaves = cast(source.leaves, values.dtype) if values.dtype else source.leaves
-    card = Card(Path(source.name).name, shared_licence(source.origins), source.origins, source.scores, notes=())
+    card = Card(
+        title=Path(source.name).name,
+        licence=shared_licence(source.origins),
+        origins=source.origins,
+        scores=source.scores,
+        notes=(),
+        companions=companions(folder, source.origins),
+    )
     extras = ExportPairs(source.asking, (*source.tokenizer_files, *filter(Path.is_file, [source.answers])), card)
     exported = WRITERS[named[form]](out, leaves, source.config, extras)
     say(f"{exported.architecture} in {out}")
@@ -117,6 +126,6 @@ def _weights(folder: Path) -> _Source:
         asking=read_json(asking) if asking.is_file() else None,
         tokenizer_files=tuple(file for name in TOKENIZER_FILES if (file := folder / name).is_file()),
         answers=folder / ANSWERS,
-        origins=(Origin(folder.name, "model", table["meta"].get("licence"), table["hash"]),),
+        origins=(Origin(folder.name, "model", table["meta"].get("licence"), table["hash"]), *read_origins(folder)),
         scores=(),
     )

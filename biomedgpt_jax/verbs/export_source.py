@@ -160,7 +160,7 @@ def _weights(folder: Path) -> Exportable:
         template=asking["template"] or None,
         geometry=asking["geometry"] or None,
         context=_context(folder),
-        origins=(Origin(folder.name, part, meta.get("licence"), weights_table(folder)["hash"]),),
+        origins=(Origin(folder.name, part, meta.get("licence"), weights_table(folder)["hash"]), *read_origins(folder)),
         scores=(),
         held_out=HeldOut((), ""),
     )

@@ -23,7 +23,7 @@ from biomedgpt_jax.convert.importer import TOKENIZER_FILES, import_folder, save_
 from biomedgpt_jax.convert.lora_folder import is_lora
 from biomedgpt_jax.convert.open_biomedgpt import FAMILY, HF_FAMILY, CheckpointChoices
 from biomedgpt_jax.convert.open_biomedgpt import TOKENIZER_FILES as BIOMEDGPT_FILES
-from biomedgpt_jax.convert.processing import ANSWERS, ASKING
+from biomedgpt_jax.convert.processing import COMPANIONS
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
@@ -79,5 +79,5 @@ def _refuse_foreign(out: Path) -> None:
         found = {file.name for file in out.iterdir()} if out.exists() else set()
     except OSError as error:
         raise UsageError(f"--out={out} is no folder ({error.strerror}); choose another name.") from error
-    if TABLE in found or not found <= {ARRAYS, ASKING, ANSWERS, *TOKENIZER_FILES, *BIOMEDGPT_FILES}:
+    if TABLE in found or not found <= {ARRAYS, *COMPANIONS, *TOKENIZER_FILES, *BIOMEDGPT_FILES}:
         raise UsageError(f"{out} is not empty; choose another folder or delete this one.")

@@ -17,6 +17,7 @@ from absl import flags
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from biomedgpt_jax.convert.processing import LINT
 from biomedgpt_jax.data.lint.findings import RULES, Severity, refused
 from biomedgpt_jax.data.manifest import read_manifest
 from biomedgpt_jax.report.content import DataFacts, RunPage, Table
@@ -26,7 +27,7 @@ from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.families import training_config
 from biomedgpt_jax.verbs.family import Family
-from biomedgpt_jax.verbs.linting import FILE, Lint, define_allow, take_allowed, whole_lint, write_lint
+from biomedgpt_jax.verbs.linting import Lint, define_allow, take_allowed, whole_lint, write_lint
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.train import checked_family
 
@@ -55,7 +56,7 @@ def run(values: flags.FlagValues) -> int:
     write_page(_page(lint, config, family, workdir), workdir / PAGE)
     console = make_console()
     console.print(_table(lint))
-    console.print(f"Page: {workdir / PAGE}; for other programs: {workdir / FILE}", markup=False)
+    console.print(f"Page: {workdir / PAGE}; for other programs: {workdir / LINT}", markup=False)
     bad = refused(lint.findings, config.data.allow)
     if bad:
         codes = ", ".join(dict.fromkeys(each.code for each in bad))

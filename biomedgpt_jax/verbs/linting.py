@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import flags
 
+from biomedgpt_jax.convert.processing import LINT
 from biomedgpt_jax.core.config_json import from_json, to_json
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.core.processes import leader_first
@@ -26,7 +27,7 @@ from biomedgpt_jax.verbs.family import Family, Spec
 from biomedgpt_jax.verbs.progress import Advance
 from biomedgpt_jax.verbs.training_data import overflow_of, splits
 
-FILE = "lint.json"
+UNKNOWN = "unknown"
 VERSION = 2  # raise it when the same data would have other findings
 _ASIDE = ("allow", "paths", "weights", "workers", "threads", "cache_images")  # settings that change no sample
 Check = Callable[[Material], Iterator[Finding]]
@@ -114,15 +115,26 @@ def write_lint(folder: Path, lint: Lint, config: Config) -> None:
     """With the errors that are allowed here, or were in an earlier stage."""
     before = read_lint(Path(config.init.run)) if config.init.run else None
     allowed = sorted({*config.data.allow, *(before.allowed if before else ())})
-    content = to_json(replace(lint, allowed=tuple(allowed)))
-    (folder / FILE).write_text(json.dumps(content, indent=1) + "\n")
+    (folder / LINT).write_text(lint_text(replace(lint, allowed=tuple(allowed))))
+
+
+def lint_text(lint: Lint) -> str:
+    """As it stands in lint.json."""
+    return json.dumps(to_json(lint), indent=1) + "\n"
+
+
+def without_ids(lint: Lint) -> Lint:
+    """For those who get the model and not its data."""
+    return replace(lint, findings=tuple(replace(each, ids=()) for each in lint.findings))
 
 
 def score_facts(folder: Path) -> dict[str, Any]:
-    """What scores of the run in `folder` say about its data: counts by code, and the errors that were allowed."""
+    """What scores of the model in `folder` say about the data that it learned from: counts by code, and the errors that
+    were allowed. Weights of others do not say it.
+    """
     lint = read_lint(folder)
     if lint is None:
-        return {}
+        return dict.fromkeys(("lint", "lint_checks", "lint_allowed"), UNKNOWN)
     counts: dict[str, int] = {}
     for each in lint.findings:
         counts[each.code] = counts.get(each.code, 0) + each.count
@@ -130,8 +142,8 @@ def score_facts(folder: Path) -> dict[str, Any]:
 
 
 def read_lint(folder: Path) -> Lint | None:
-    """What is kept in a run's folder. RunError where it is damaged."""
-    file = folder / FILE
+    """What is kept in the folder of a run, or came with a model. RunError where it is damaged."""
+    file = folder / LINT
     if not file.is_file():
         return None
     try:

@@ -11,8 +11,10 @@ from biomedgpt_jax.data.manifest import Manifest
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import Evaluation
 from biomedgpt_jax.report.content import Chart, DataFacts, LossRow, RunPage, ScoreRow, Series, Shown, Table, percent
+from biomedgpt_jax.verbs.linting import UNKNOWN
 from biomedgpt_jax.verbs.model_spec import ModelSpec, count_parameters
 
+ALIGNMENT = "Alignment accuracy: outputs in the form that was demanded, right or wrong"
 SHOWN_IMAGES = 12
 SHOWN_PER_IMAGE = 3
 TASK_NAMES = {"organ": "body part shown", "vqa": "the data set's own", "modality": "modality"}
@@ -59,8 +61,24 @@ def evaluation_page(evaluation: Evaluation, split: PreparedSplit) -> RunPage:
         scores=score_rows(evaluation, None),
         samples=shown_samples(split, evaluation, None),
         facts=tuple((key.replace("_", " "), _said(value)) for key, value in said.items()),
-        tables=(_all_scores(evaluation),),
+        tables=(*alignment_tables(evaluation), _all_scores(evaluation)),
     )
+
+
+def alignment_tables(evaluation: Evaluation) -> tuple[Table, ...]:
+    """How many outputs obey the form that was demanded; none of questions that were asked as they stand."""
+    rows = tuple(
+        (
+            row["type"],
+            str(row["n"]),
+            percent(row["aligned"]["mean"]),
+            ""
+            if row["aligned"]["low"] is None
+            else f"{percent(row['aligned']['low'])} to {percent(row['aligned']['high'])}",
+        )
+        for row in evaluation.scores.get("alignment", ())
+    )
+    return (Table(ALIGNMENT, ("instruction", "n", "obey the form", "95% interval"), rows),) if rows else ()
 
 
 def score_rows(after: Evaluation, before: Evaluation | None) -> tuple[ScoreRow, ...]:
@@ -126,8 +144,10 @@ def metrics_rows(workdir: Path) -> list[dict[str, Any]]:
 
 def lint_said(facts: dict[str, Any]) -> str:
     """What lint found in the data of a run, from the facts of its scores."""
-    allowed = ", ".join(facts.get("lint_allowed", ()))
-    return _said(facts.get("lint", "not checked")) + (f"; allowed: {allowed}" if allowed else "")
+    checks, allowed = facts["lint_checks"], facts["lint_allowed"]
+    if checks == UNKNOWN:
+        return UNKNOWN
+    return f"{_said(facts['lint'])} (checks: {checks})" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
 
 
 def _said(value: Any) -> str:
@@ -146,7 +166,7 @@ def _all_scores(evaluation: Evaluation) -> Table:
     rows = []
     for group in evaluation.scores["groups"]:
         for name, score in group["scores"].items():
-            baseline = None if group["baseline"] is None else group["baseline"]["scores"][name]
+            baseline = None if group["baseline"] is None else group["baseline"]["scores"].get(name)
             interval = "" if score["low"] is None else f"{percent(score['low'])} to {percent(score['high'])}"
             questions = f"{task_name(group['task'])}, {group['answer_type']}"
             rows.append((questions, str(group["n"]), name, percent(score["mean"]), interval, percent(baseline)))
@@ -161,7 +181,7 @@ def _shown(split: PreparedSplit, sample: Any, after: Evaluation, before: Evaluat
         id=sample.id,
         images=tuple(split.image(number) for number in sample.images),
         task=task_name(row["task"]),
-        question=row["question"],
+        question=row.get("prompt", row["question"]),
         truth=row["truth"],
         prediction=row["prediction"],
         right=row["scores"][headline] == 1,

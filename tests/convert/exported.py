@@ -127,6 +127,7 @@ CARD = Card(
     origins=(Origin("random numbers", "decoder", "cc0-1.0", "ab" * 32), Origin("nobody", "tower", None, None)),
     scores=(Score("vqa_rad", "strict/v1", "closed accuracy", 0.5, 0.4, 0.6, 10, 0.489),),
     notes=("A note | with a bar.",),
+    companions={},
 )
 
 

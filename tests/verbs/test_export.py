@@ -1,11 +1,13 @@
 """`biomedgpt export` in all its forms: from runs and from imported weights, certified, there and back."""
 
 import json
+import shutil
 
 import huggingface_hub
 import pytest
 
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
+from biomedgpt_jax.verbs.linting import read_lint, score_facts, without_ids
 from tests.command import TINY, assert_refused, biomedgpt, config, contents
 from tests.convert.hub_server import Hub, serve_hub
 
@@ -137,6 +139,27 @@ def test_the_card_says_what_the_run_was_made_from(tiny_run, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"| training data | tiny | {manifest['licence']} | {manifest['fingerprint']} |" in card
     assert "strict/v1" in card and "95% interval" in card
+
+
+def test_what_credentialed_data_made_is_never_uploaded(tiny_run, tmp_path):
+    """Nor after the model was exported and imported again; what lint found travels along, without ids of samples."""
+    run, out, weights = tmp_path / "run", tmp_path / "out", tmp_path / "weights"
+    shutil.copytree(tiny_run.folder, run)
+    (origin,) = json.loads((run / "origins.json").read_text())
+    assert origin["access"] == "local"
+    (run / "origins.json").write_text(json.dumps([{**origin, "name": "MedNLI", "access": "credentialed"}]))
+    export = ("export", "--noverify", "--push-to-hub=my-lab/rad")
+    refused = biomedgpt(*export, f"--model={run}", f"--out={out}")
+    assert_refused(refused, 2, "--push-to-hub=my-lab/rad: the model was trained on credentialed data (MedNLI)")
+    assert not out.exists()
+    assert biomedgpt("export", "--noverify", f"--model={run}", f"--out={out}").code == 0
+    assert "Trained on credentialed data (MedNLI)" in (out / "README.md").read_text()
+    assert biomedgpt("import", f"--from={out}", f"--out={weights}").code == 0
+    assert_refused(biomedgpt(*export, f"--model={weights}", f"--out={tmp_path / 'again'}"), 2, "(MedNLI)")
+    kept, found = read_lint(run), read_lint(weights)
+    assert kept is not None and found == without_ids(kept)
+    assert score_facts(weights) == score_facts(run) and score_facts(run)["lint_checks"] == "at start"
+    assert score_facts(tmp_path) == {"lint": "unknown", "lint_checks": "unknown", "lint_allowed": "unknown"}
 
 
 def test_push_to_hub_sends_the_exported_bytes(alone, tmp_path, monkeypatch):
