@@ -18,11 +18,13 @@ from biomedgpt_jax.verbs import command_line
 VERBS = {
     "data": "list the data sets: task, sizes, licence, access, and what of them is on this machine",
     "prepare": "turn a data set into ArrayRecord files with a manifest",
+    "mix": "make an instruction mixture of prepared data, free of what is scored",
     "lint": "check prepared data as a training would read it",
     "synth": "have a language model write instruction data from captions",
     "train": "train a model; the same command again resumes",
     "eval": "score a model on a prepared split under a named protocol",
     "generate": "answer a question about an image",
+    "serve": "answer over HTTP, as OpenAI's chat interface does",
     "import": "turn published weights into a weights folder",
     "export": "turn a run into a Hugging Face folder, and prove that it is the same model",
     "ledger": "list parameters, what is trained, and bytes per device, from shapes alone",

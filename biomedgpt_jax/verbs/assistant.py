@@ -23,7 +23,7 @@ from biomedgpt_jax.eval.row_decode import RowDecoder, row_settings
 from biomedgpt_jax.eval.trie_decode import TrieTable
 
 UNREAD_TOKENS = 16  # made at once where nobody reads along
-LEAST_TOKENS = 16  # to which the room for an answer is rounded up
+LEAST_ROOM = 16
 BROKEN = "\N{REPLACEMENT CHARACTER}"  # what a character decodes to until all its tokens are there
 
 
@@ -113,16 +113,14 @@ class Reader(abc.ABC):
     def batch(self, prompts: Sequence[Prompt]) -> Mapping[str, np.ndarray]:
         """One row per prompt, of a static shape that holds them all. `tokens` has rows that begin the cache."""
 
-    @abc.abstractmethod
-    def places(self, prompt: Prompt) -> int:
-        """Of the cache that the prompt takes."""
-
 
 class Assistant:
-    """A model that is asked `rows` requests at a time."""
+    """A model that is asked `rows` requests at a time. Answers have room for `room` tokens at least: one shape for all
+    that want fewer.
+    """
 
-    def __init__(self, reader: Reader, rows: int):
-        self.reader, self.rows = reader, rows
+    def __init__(self, reader: Reader, rows: int, room: int = LEAST_ROOM):
+        self.reader, self.rows, self._room = reader, rows, room
 
     def prompt(self, request: Request) -> Prompt:
         """As `Reader.prompt`."""
@@ -145,23 +143,23 @@ class Assistant:
     def begin(self, prompts: Sequence[Prompt]) -> "Underway":
         """Answers to at most `rows` prompts, to be made bit by bit. RunError as of `answer`."""
         assert 0 < len(prompts) <= self.rows
-        return Underway(self.reader, prompts, 1 if len(prompts) == 1 else self.rows)
+        return Underway(self.reader, prompts, 1 if len(prompts) == 1 else self.rows, self._room)
 
 
 class Underway:
     """Answers that are being made. `said` has one for each prompt."""
 
-    def __init__(self, reader: Reader, prompts: Sequence[Prompt], rows: int):
+    def __init__(self, reader: Reader, prompts: Sequence[Prompt], rows: int, room: int):
         self._reader, self._prompts = reader, prompts
         # Rows without a prompt repeat the last one and say nothing.
         repeated = [*prompts, *[prompts[-1]] * (rows - len(prompts))]
         manners = [prompt.manner for prompt in repeated]
         batch = reader.batch(repeated)
-        needed = max(reader.places(prompt) + prompt.most for prompt in prompts)
+        room = rounded(max(prompt.most for prompt in prompts), room)
         limits = Limits(
-            max_new_tokens=rounded(max(prompt.most for prompt in prompts), LEAST_TOKENS),
+            max_new_tokens=room,
             stop_ids=tuple(reader.tokenizer.stop_ids),
-            cache_length=min(rounded(max(needed, batch["tokens"].shape[1]), LEAST_TOKENS), reader.longest),
+            cache_length=min(batch["tokens"].shape[1] + room, reader.longest),
             vocab_limit=reader.tokenizer.vocab_size,
             barred=reader.barred,
         )

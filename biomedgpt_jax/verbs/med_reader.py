@@ -50,6 +50,3 @@ class MedReader(Reader):
             fill_row(batch, row, [prompt.encoded], [row], [prompt.pixels], shape)
         del batch["samples"]
         return batch
-
-    def places(self, prompt: Prompt) -> int:
-        return prompt.tokens

@@ -48,19 +48,12 @@ class PairReader(Reader):
         sample = Sample(request.id, tuple(range(len(pixels))), request.turns, {})
         pair = encode_pair_prompt(sample, self._spec.rules, self._words, self._spec.limits)
         patches = (self._spec.image_size // PATCH) ** 2 * len(pixels)
-        prompt = Prompt(
-            pair,
-            pixels,
-            len(pair.source) + patches + 1 + len(pair.given),
-            max(request.manner.max_new_tokens, self._least),
-            request.manner,
-        )
-        if self.places(prompt) + prompt.most > self.longest:
+        given, most = 1 + len(pair.given), max(request.manner.max_new_tokens, self._least)
+        if given + most > self.longest:
             raise ContextFull(
-                f"the decoder has {self.longest} places: {self.places(prompt)} are taken, and {prompt.most} more for "
-                "the answer are too many"
+                f"the decoder has {self.longest} places: {given} are taken, and {most} more for the answer are too many"
             )
-        return prompt
+        return Prompt(pair, pixels, len(pair.source) + patches + given, most, request.manner)
 
     def batch(self, prompts: Sequence[Prompt]) -> Mapping[str, np.ndarray]:
         """Of the shape that holds the longest."""
@@ -76,6 +69,3 @@ class PairReader(Reader):
             fill_pair_row(batch, row, prompt.encoded, 0, prompt.pixels[0] if prompt.pixels else None, weight=0.0)
         del batch["samples"]
         return batch
-
-    def places(self, prompt: Prompt) -> int:
-        return 1 + len(prompt.encoded.given)
