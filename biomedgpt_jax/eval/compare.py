@@ -2,15 +2,20 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from biomedgpt_jax.core.errors import RunError
-from biomedgpt_jax.eval.summary import Estimate, estimate
+from biomedgpt_jax.eval.protocol import GroupScores, Protocol, Said
+from biomedgpt_jax.eval.protocols import PROTOCOLS
+from biomedgpt_jax.eval.summary import Estimate, estimate_of, mean_of, statistics
 
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
+NEEDED = ("id", "task", "answer_type", "cluster", "truth", "prediction", "scores")  # of a row
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ def load(folder: str) -> Evaluation:
     for number, line in enumerate(_read(root / PREDICTIONS).splitlines(), 1):
         where = f"{root / PREDICTIONS}, line {number}"
         row = _parse(line, where)
-        if not isinstance(row, dict) or not {"id", "task", "answer_type", "cluster", "scores"} <= row.keys():
-            raise RunError(f"{where}: a row needs id, task, answer_type, cluster and scores. Run the evaluation again")
+        if not isinstance(row, dict) or not set(NEEDED) <= row.keys():
+            raise RunError(f"{where}: a row needs {', '.join(NEEDED)}. Run the evaluation again")
         if row["id"] in rows:
             raise RunError(f"{where}: sample {row['id']} stands there twice. Run the evaluation again")
         rows[row["id"]] = row
@@ -73,20 +78,45 @@ def compare(a: Evaluation, b: Evaluation) -> list[GroupDifference]:
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for sample, row in a.rows.items():
         groups[row["task"], row["answer_type"]].append(sample)
+    # A protocol over a list of candidates is not among them; it has no scores of a group.
+    protocol = PROTOCOLS.get(a.scores["protocol"])
     return [
-        _difference(key, name, [(a.rows[i], b.rows[i]) for i in ids])
+        difference
         for key, ids in sorted(groups.items())
-        for name in a.rows[ids[0]]["scores"]
+        for difference in _differences(key, protocol, [a.rows[i] for i in ids], [b.rows[i] for i in ids])
     ]
 
 
-def _difference(key: tuple[str, str], name: str, pairs: list[tuple[dict, dict]]) -> GroupDifference:
-    values_a = [row["scores"][name] for row, _ in pairs]
-    values_b = [row["scores"][name] for _, row in pairs]
-    clusters = [row["cluster"] for row, _ in pairs]
-    difference = estimate([y - x for x, y in zip(values_a, values_b, strict=True)], clusters)
-    n = len(pairs)
-    return GroupDifference(*key, name, n, sum(values_a) / n, sum(values_b) / n, difference)
+def _differences(
+    key: tuple[str, str], protocol: Protocol | None, a: Sequence[dict], b: Sequence[dict]
+) -> list[GroupDifference]:
+    ours, theirs = (_statistics(protocol, rows).statistics for rows in (a, b))
+    clusters, ones = [row["cluster"] for row in a], np.ones(len(a))
+    return [
+        GroupDifference(
+            *key,
+            name,
+            len(a),
+            first(ones),
+            second(ones),
+            estimate_of(lambda weights, first=first, second=second: second(weights) - first(weights), clusters),
+        )
+        for name, first in ours.items()
+        if (second := theirs.get(name))
+    ]
+
+
+def _statistics(protocol: Protocol | None, rows: Sequence[dict]) -> GroupScores:
+    scores = [row["scores"] for row in rows]
+    if protocol is None:
+        return GroupScores({name: mean_of([each[name] for each in scores]) for name in scores[0]}, {})
+    said = Said(
+        [row.get("answer", row["prediction"]) for row in rows],
+        [row["truth"] for row in rows],
+        [row.get("class_scores") for row in rows],
+        [row.get("classes", ()) for row in rows],
+    )
+    return statistics(protocol, scores, said)
 
 
 def _read(path: epath.Path) -> str:

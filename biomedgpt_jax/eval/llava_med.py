@@ -4,11 +4,17 @@ Llama3-Med reports by the same rules. Where one looks wrong ("normal" answers "n
 is the protocol without these faults. Rules: microsoft/LLaVA-Med v1.0, llava/eval/run_eval.py and eval_metrics.
 """
 
+import hashlib
+import json
 import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from biomedgpt_jax.eval.protocol import Protocol, Scores
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
@@ -30,6 +36,39 @@ _CONTRACTED = (
 _CONTRACTIONS = {
     word[:n] + word[n + 1 :]: word for word in _CONTRACTED.split() for n, letter in enumerate(word) if letter == "'"
 } | {"somebody'd": "somebodyd"}  # the published table has this one the wrong way round
+
+
+def as_llava_med(prediction: str, truth: str, meta: Mapping[str, Any]) -> Scores:
+    """`llava-med/v1`: as LLaVA-Med published its scores, with their known faults.
+
+    Open: exact_match, f1, precision, recall, bleu, bleu1, bleu2, bleu3; tables show recall. Closed: accuracy, of all
+    closed questions (LLaVA-Med's main table; until December 2023 its code left wrong answers out). Their tenth score,
+    "open accuracy", needs a list of candidates that was never released: see `with_candidates`.
+
+    Raises ValueError where the answer type is another.
+    """
+    if meta["answer_type"] not in ("open", "closed"):
+        raise ValueError(f"answer_type is {meta['answer_type']!r}, expected 'open' or 'closed'")
+    if meta["answer_type"] == "closed":
+        return {"accuracy": closed_accuracy(prediction, truth)}
+    return open_scores(prediction, truth)
+
+
+def with_candidates(candidates: Sequence[str]) -> Protocol:
+    """`llava-med/v1` and its tenth score, open_accuracy, over a list of answers of one's own.
+
+    The hash of the list is part of the version: with another list it is another protocol, and none is the published.
+    """
+    answers = tuple(candidates)
+
+    def score(prediction: str, truth: str, meta: Mapping[str, Any]) -> Scores:
+        scores = as_llava_med(prediction, truth, meta)
+        if meta["answer_type"] == "open":
+            scores["open_accuracy"] = candidate_accuracy(prediction, truth, answers)
+        return scores
+
+    digest = hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:12]
+    return replace(LLAVA_MED_V1, version=f"v1+candidates-{digest}", score=score)
 
 
 def normalise(text: str) -> str:
@@ -122,3 +161,18 @@ def _overlap(said: Counter[str], true: Counter[str]) -> tuple[float, float, floa
     missed = sum(count for word, count in true.items() if word not in said)
     precision, recall = shared / said.total(), shared / (shared + missed)
     return 2 * precision * recall / (precision + recall), precision, recall
+
+
+LLAVA_MED_V1 = Protocol(
+    "llava-med",
+    "v1",
+    as_llava_med,
+    {"open": "recall", "closed": "accuracy"},
+    source="LLaVA-Med v1.0, llava/eval/run_eval.py; Llama3-Med uses it too",
+    faults=(
+        "Closed: a hit where the letters of yes or no occur anywhere ('normal', 'note') and those of the truth do.",
+        "An answer that says yes and no always hits; one to a question that states other choices hits by chance alone.",
+        "Open: recall rewards long answers; 'exact match' is a precision of words, not equality.",
+        "BLEU is of single sentences without smoothing, so that short answers have none.",
+    ),
+)

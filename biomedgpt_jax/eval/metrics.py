@@ -124,30 +124,6 @@ def token_overlap(prediction: str, truth: str) -> Overlap:
     return Overlap(2 * precision * recall / (precision + recall), precision, recall)
 
 
-def bootstrap_interval(
-    values: Sequence[float] | np.ndarray,
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean of `values`; None with fewer than two things to resample.
-
-    With `clusters` (one label per value, for example the image that a question is about) whole clusters are
-    drawn, since answers about one image are not independent. The mean of a draw is its sum over its count.
-    """
-    values = np.asarray(values, np.float64)
-    return bootstrap_of(
-        lambda weights: weights @ values / weights.sum(),
-        range(len(values)) if clusters is None else clusters,
-        len(values),
-        resamples=resamples,
-        seed=seed,
-        level=level,
-    )
-
-
 def bootstrap_of(
     statistic: Callable[[np.ndarray], float],
     clusters: Sequence[Hashable],
@@ -157,7 +133,12 @@ def bootstrap_of(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float] | None:
-    """The same for any statistic of `count` values, given how often each of them was drawn (float64 [count])."""
+    """Percentile bootstrap interval of a statistic of `count` values, given how often each was drawn (float64 [count]).
+
+    `clusters` is one label per value, for example the image that a question is about: whole clusters are drawn, since
+    answers about one image are not independent. Draws in which the statistic has no meaning (NaN) are left out. None
+    with fewer than two clusters, or where nothing is left.
+    """
     index: dict[Hashable, int] = {}
     member = np.array([index.setdefault(label, len(index)) for label in clusters], np.int64)
     if len(member) != count:
@@ -170,6 +151,9 @@ def bootstrap_of(
         drawn = np.bincount(rng.integers(len(index), size=len(index)), minlength=len(index))
         found[n] = statistic(drawn[member].astype(np.float64))
     tail = (1 - level) / 2
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return None
     low, high = np.quantile(found, [tail, 1 - tail])
     return float(low), float(high)
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from etils import epath
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.processes import is_leader
+from biomedgpt_jax.eval.alignment import alignment
 from biomedgpt_jax.eval.candidates import Chosen
 from biomedgpt_jax.eval.compare import PREDICTIONS, SCORES
 from biomedgpt_jax.eval.metrics import normalise
@@ -118,7 +120,10 @@ def write(folder: str, summary: Summary, answered: Sequence[Answered], facts: Ma
                 "cluster": cluster,
                 "truncated": row.truncated,
                 "scores": row.scores,
+                **({"question_type": row.question.question_type} if row.question.question_type else {}),
+                **({"classes": row.question.classes} if row.question.classes else {}),
                 **({} if row.class_scores is None else {"class_scores": dict(row.class_scores)}),
+                **_instructed(row),
             }
         )
         for row, cluster in zip(answered, clusters, strict=True)
@@ -126,8 +131,20 @@ def write(folder: str, summary: Summary, answered: Sequence[Answered], facts: Ma
     root = epath.Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     _write_whole(root / PREDICTIONS, "\n".join(lines) + "\n")
-    scores = {**summary.to_json(), "facts": dict(facts)}
+    obeyed = {"alignment": [asdict(each) for each in found]} if (found := alignment(answered)) else {}
+    put = sorted({row.question.instruction.name for row in answered if row.question.instruction is not None})
+    said = {**facts, "instructions": put} if put else dict(facts)
+    scores = {**summary.to_json(), **obeyed, "facts": said}
     _write_whole(root / SCORES, json.dumps(scores, indent=1, allow_nan=False) + "\n")
+
+
+def _instructed(row: Answered) -> dict[str, Any]:
+    """The prompt and what was read out of the answer, which stands as it was said in `prediction`."""
+    asked = row.question.instruction
+    if asked is None:
+        return {}
+    said = {"instruction": asked.name, "prompt": asked.prompt, "form": asked.form.type}
+    return {**said, "answer": row.question.answer_in(row.prediction)}
 
 
 def _write_whole(path: epath.Path, text: str) -> None:

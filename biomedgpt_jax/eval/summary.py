@@ -1,18 +1,19 @@
 """From per-sample scores to a table: groups, means, intervals, majority baselines."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.data.instructions.form import obeys
 from biomedgpt_jax.eval import metrics
-from biomedgpt_jax.eval.protocols import Protocol, Scores
+from biomedgpt_jax.eval.protocol import ClassScores, Counted, GroupScores, Protocol, Said, Scores, Statistic
 from biomedgpt_jax.eval.questions import Question, data_hash
-from biomedgpt_jax.eval.together import Statistic
 
+ALIGNED = "aligned"
 INTERVAL = "95% percentile bootstrap, 2000 resamples of the images (or cases) with seed 0"
 
 
@@ -28,12 +29,12 @@ class Answered:
     prediction: str
     truncated: bool
     scores: Scores
-    class_scores: Mapping[str, float] | None = None
+    class_scores: ClassScores | None = None
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95% interval; None where fewer than two images or cases were asked about."""
+    """A score with its 95% interval; None where fewer than two images or cases were asked about."""
 
     mean: float
     low: float | None
@@ -46,8 +47,18 @@ class Baseline:
 
     answer: str
     source: str
-    scores: Scores  # means
+    scores: Scores
     margin: Estimate  # model minus baseline on the headline score, question by question
+
+
+@dataclass(frozen=True)
+class Part:
+    """The questions of one type: the headline score with its interval, and all scores of single answers."""
+
+    question_type: str
+    n: int
+    headline: Estimate
+    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,10 @@ class Group:
     truncated: int
     headline: str  # the score to show where only one is shown
     scores: dict[str, Estimate]
+    left_out: dict[str, str]  # score -> why it is not there
     baseline: Baseline | None  # None: the training split has no question of this group
+    question_types: tuple[Part, ...]  # () where there is one type alone
+    classes: tuple[Counted, ...]  # () where answers are no classes
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,8 @@ class Summary:
     """All groups of one evaluation, and what must be equal for another to be comparable."""
 
     protocol: str
+    source: str  # of the protocol
+    faults: tuple[str, ...]  # that the protocol is known to have
     data_hash: str
     n: int
     interval: str
@@ -82,9 +98,14 @@ class Summary:
 
 
 def score(protocol: Protocol, question: Question, prediction: str) -> Scores:
-    """The protocol's scores of one answer; RunError names the question that cannot be scored."""
+    """The protocol's scores of one answer, and where it was instructed whether it has the form that was demanded.
+
+    Raises RunError, which names the question that cannot be scored.
+    """
+    form = question.instruction.form if question.instruction else None
+    aligned = {} if form is None else {ALIGNED: float(obeys(form, prediction))}
     try:
-        return protocol.score(prediction, question.truth, question.meta)
+        return {**protocol.score(question.answer_in(prediction), question.truth, question.meta), **aligned}
     except ValueError as error:
         raise RunError(f"sample {question.id} cannot be scored under {protocol.id}: {error}") from error
 
@@ -104,19 +125,32 @@ def summarise(
         _group(protocol, key, rows, majority.get(key), train_source) for key, rows in sorted(grouped.items())
     )
     digest = data_hash(row.question for row in answered)
-    return Summary(protocol.id, digest, len(answered), INTERVAL, groups)
+    return Summary(protocol.id, protocol.source, protocol.faults, digest, len(answered), INTERVAL, groups)
 
 
-def estimate(values: Sequence[float], clusters: Sequence[str] | None) -> Estimate:
-    """The mean and its bootstrap interval; `clusters` as `cluster_labels` gives them."""
-    low, high = metrics.bootstrap_interval(values, clusters) or (None, None)
-    return Estimate(float(np.mean(values)), low, high)
+def estimate(values: Sequence[float], clusters: Sequence[str]) -> Estimate:
+    """The mean of scores of single answers with its bootstrap interval; `clusters` as `cluster_labels` gives them."""
+    return estimate_of(mean_of(values), clusters)
 
 
 def estimate_of(statistic: Statistic, clusters: Sequence[str]) -> Estimate:
-    """The same for a score that answers have together."""
+    """The same for any score."""
     low, high = metrics.bootstrap_of(statistic, clusters, len(clusters)) or (None, None)
     return Estimate(statistic(np.ones(len(clusters))), low, high)
+
+
+def statistics(protocol: Protocol, each: Sequence[Scores], said: Said) -> GroupScores:
+    """All scores of a group: the means of those that single answers have, and those of all together."""
+    means = {name: mean_of([scores[name] for scores in each]) for name in each[0]}
+    if protocol.together is None:
+        return GroupScores(means, {})
+    found = protocol.together(said)
+    return GroupScores({**means, **found.statistics}, found.left_out)
+
+
+def mean_of(values: Sequence[float]) -> Statistic:
+    column = np.array(values, np.float64)
+    return lambda weights: float(weights @ column / weights.sum())
 
 
 def cluster_labels(questions: Sequence[Question]) -> list[str]:
@@ -129,18 +163,8 @@ def _group(
 ) -> Group:
     clusters = cluster_labels([row.question for row in rows])
     headline = protocol.headline[key[1]]
-    values = {name: [row.scores[name] for row in rows] for name in rows[0].scores}
-    together = _together(protocol, rows, [row.prediction for row in rows])
-    baseline = None
-    if majority is not None:
-        always = [score(protocol, row.question, majority) for row in rows]
-        differences = np.subtract(values[headline], [s[headline] for s in always])
-        means = {name: float(np.mean([s[name] for s in always])) for name in values}
-        means |= {
-            name: statistic(np.ones(len(rows)))
-            for name, statistic in _together(protocol, rows, [majority] * len(rows)).items()
-        }
-        baseline = Baseline(majority, source, means, estimate(differences.tolist(), clusters))
+    said = _said(rows)
+    found = statistics(protocol, [row.scores for row in rows], said)
     return Group(
         task=key[0],
         answer_type=key[1],
@@ -148,13 +172,47 @@ def _group(
         clusters=len(set(clusters)),
         truncated=sum(row.truncated for row in rows),
         headline=headline,
-        scores={name: estimate(column, clusters) for name, column in values.items()}
-        | {name: estimate_of(statistic, clusters) for name, statistic in together.items()},
-        baseline=baseline,
+        scores={name: estimate_of(statistic, clusters) for name, statistic in found.statistics.items()},
+        left_out=dict(found.left_out),
+        baseline=None
+        if majority is None
+        else _baseline(protocol, rows, majority, source, found.statistics[headline], clusters),
+        question_types=_parts(rows, headline),
+        classes=() if protocol.by_class is None else protocol.by_class(said),
     )
 
 
-def _together(protocol: Protocol, rows: Sequence[Answered], predictions: Sequence[str]) -> Mapping[str, Statistic]:
-    if protocol.together is None:
-        return {}
-    return protocol.together(predictions, [row.question.truth for row in rows])
+def _baseline(
+    protocol: Protocol, rows: Sequence[Answered], answer: str, source: str, ours: Statistic, clusters: Sequence[str]
+) -> Baseline:
+    always = [Answered(row.question, answer, False, score(protocol, row.question, answer)) for row in rows]
+    found = statistics(protocol, [row.scores for row in always], _said(always)).statistics
+    theirs = found[protocol.headline[rows[0].question.answer_type]]
+    margin = estimate_of(lambda weights: ours(weights) - theirs(weights), clusters)
+    return Baseline(answer, source, {name: of(np.ones(len(rows))) for name, of in found.items()}, margin)
+
+
+def _parts(rows: Sequence[Answered], headline: str) -> tuple[Part, ...]:
+    by_type: defaultdict[str, list[Answered]] = defaultdict(list)
+    for row in rows:
+        by_type[row.question.question_type].append(row)
+    if len(by_type) < 2:
+        return ()
+    return tuple(
+        Part(
+            question_type=name or "not stated",
+            n=len(mine),
+            headline=estimate([row.scores[headline] for row in mine], cluster_labels([row.question for row in mine])),
+            scores={score: float(np.mean([row.scores[score] for row in mine])) for score in mine[0].scores},
+        )
+        for name, mine in sorted(by_type.items())
+    )
+
+
+def _said(rows: Sequence[Answered]) -> Said:
+    return Said(
+        [row.question.answer_in(row.prediction) for row in rows],
+        [row.question.truth for row in rows],
+        [row.class_scores for row in rows],
+        [row.question.classes for row in rows],
+    )

@@ -22,7 +22,8 @@ from biomedgpt_jax.core.processes import is_leader
 from biomedgpt_jax.data.features import FeatureCache
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import compare, load
-from biomedgpt_jax.eval.protocols import Protocol, protocol, with_candidates
+from biomedgpt_jax.eval.llava_med import with_candidates
+from biomedgpt_jax.eval.protocols import Protocol, protocol
 from biomedgpt_jax.eval.rescore import rescored
 from biomedgpt_jax.eval.runner import write
 from biomedgpt_jax.eval.summary import summarise

@@ -4,9 +4,10 @@ import pytest
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.eval.compare import compare, load
-from biomedgpt_jax.eval.protocols import STRICT_V1
+from biomedgpt_jax.eval.protocols import CLASSIFY_V1, REPORT_V1, STRICT_V1
+from biomedgpt_jax.eval.questions import Question
 from biomedgpt_jax.eval.runner import write
-from biomedgpt_jax.eval.summary import summarise
+from biomedgpt_jax.eval.summary import Answered, score, summarise
 
 
 @pytest.fixture
@@ -35,6 +36,38 @@ def test_compare_pairs_the_questions(evaluation):
     assert back["closed", "accuracy"].difference.mean == pytest.approx(-1 / 3)
 
 
+def test_scores_of_a_group_are_compared_too(tmp_path):
+    """AUC and F1 of the same ten questions, and CIDEr of two texts."""
+    truths = ["yes", "no"] * 5
+    questions = [Question(str(n), "?", t, "closed", "view", str(n), ("yes", "no"), "") for n, t in enumerate(truths)]
+
+    def evaluation(name, sure, protocol=CLASSIFY_V1, questions=questions):
+        chances = [{q.truth: -0.1, "no" if q.truth == "yes" else "yes": -2.4} for q in questions]
+        rows = [
+            Answered(
+                q, q.truth if n < sure else "yes", False, score(protocol, q, q.truth if n < sure else "yes"), chance
+            )
+            for n, (q, chance) in enumerate(zip(questions, chances, strict=True))
+        ]
+        rows = [
+            replace(row, class_scores={"yes": -0.7, "no": -0.7}) if n >= sure else row for n, row in enumerate(rows)
+        ]
+        write(str(tmp_path / name), summarise(protocol, rows, questions, "train"), rows, {})
+        return load(str(tmp_path / name))
+
+    better, worse = evaluation("better", 10), evaluation("worse", 4)
+    found = {d.score: d for d in compare(worse, better)}
+    assert set(found) == {"accuracy", "macro_f1", "weighted_f1", "auc"}
+    # Of 5 * 5 pairs, those with one of the four that are sure are right, the other 3 * 3 are ties.
+    assert found["auc"].mean_a == pytest.approx((25 - 9 / 2) / 25) and found["auc"].mean_b == 1
+    assert found["auc"].difference.mean == pytest.approx(9 / 50)
+    assert 0 <= found["auc"].difference.low < 9 / 50 < found["auc"].difference.high
+    stored = {name: each["mean"] for name, each in worse.scores["groups"][0]["scores"].items()}
+    assert {name: each.mean_a for name, each in found.items()} == pytest.approx(stored)
+    texts = [evaluation(name, sure, REPORT_V1, questions[:2]) for name, sure in (("a", 1), ("b", 2))]
+    assert {"cider", "cider_d", "bleu1"} < {d.score for d in compare(*texts)}
+
+
 def test_what_is_not_comparable_is_refused(evaluation, questions):
     answers = ("yes", "yes", "no", "liver", "liver")
     a = evaluation("a", *answers)
@@ -55,7 +88,7 @@ def test_load_names_what_is_broken(evaluation, tmp_path):
     whole = file.read_text()
     for extra, message in (
         ('{"id": "q9"\n', "line 6: not JSON"),
-        ('{"id": "q9"}\n', "line 6: a row needs id, task"),
+        ('{"id": "q9"}\n', "line 6: a row needs id, task, answer_type, cluster, truth, prediction, scores"),
         (whole.splitlines()[0] + "\n", "line 6: sample q0 stands there twice"),
     ):
         file.write_text(whole + extra)

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from nltk.translate.bleu_score import sentence_bleu
 
-from biomedgpt_jax.eval.llava_med import bleu, candidate_accuracy, closed_accuracy, normalise, open_scores
-from biomedgpt_jax.eval.protocols import LLAVA_MED_V1, protocol, with_candidates
+from biomedgpt_jax.eval.llava_med import (
+    LLAVA_MED_V1,
+    bleu,
+    candidate_accuracy,
+    closed_accuracy,
+    normalise,
+    open_scores,
+    with_candidates,
+)
+from biomedgpt_jax.eval.protocols import protocol
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 
 from biomedgpt_jax.eval import metrics
@@ -90,30 +93,44 @@ def test_token_overlap_by_hand():
     assert metrics.exact_match("Two cysts.", "2 cysts") == 1
 
 
-def test_bootstrap_interval_covers_the_mean_and_is_seeded():
+def interval(values, clusters=None, seed=0):
+    """Of the mean."""
+    values = np.array(values)
+    clusters = range(len(values)) if clusters is None else clusters
+    return metrics.bootstrap_of(lambda weights: weights @ values / weights.sum(), clusters, len(values), seed=seed)
+
+
+def test_the_bootstrap_covers_the_mean_and_is_seeded():
     values = [1.0] * 60 + [0.0] * 40
-    low, high = metrics.bootstrap_interval(values)
+    low, high = interval(values)
     # the normal approximation of a proportion of 0.6 with n = 100: 0.6 -+ 1.96 * 0.049
     assert (low, high) == (pytest.approx(0.504, abs=0.015), pytest.approx(0.696, abs=0.015))
-    assert metrics.bootstrap_interval(values) == (low, high)
-    assert metrics.bootstrap_interval(values, seed=1) != (low, high)
+    assert interval(values) == (low, high)
+    assert interval(values, seed=1) != (low, high)
 
 
-def test_bootstrap_interval_resamples_clusters():
+def test_the_bootstrap_resamples_clusters():
     """Ten equal answers about each of ten images tell as much as ten answers."""
     values = [float(image < 6) for image in range(10) for _ in range(10)]
     images = [f"image {n // 10}" for n in range(100)]
-    low, high = metrics.bootstrap_interval(values, images)
-    assert (low, high) == metrics.bootstrap_interval(values[::10])
+    low, high = interval(values, images)
+    assert (low, high) == interval(values[::10])
     assert high - low > 0.5  # 0.19 if the answers counted as independent
 
 
-def test_bootstrap_interval_weighs_clusters_by_size():
-    low, high = metrics.bootstrap_interval([1.0] * 9 + [0.0], ["a"] * 9 + ["b"])
+def test_the_bootstrap_weighs_clusters_by_size():
+    low, high = interval([1.0] * 9 + [0.0], ["a"] * 9 + ["b"])
     assert (low, high) == (0.0, 1.0)  # draws are aa, ab, bb; ab has mean 0.9
-    assert metrics.bootstrap_interval([1.0, 0.0], ["a", "a"]) is None
+    assert interval([1.0, 0.0], ["a", "a"]) is None
     with pytest.raises(ValueError, match="2 values but 1 cluster"):
-        metrics.bootstrap_interval([1.0, 0.0], ["a"])
+        interval([1.0, 0.0], ["a"])
+
+
+def test_draws_without_meaning_are_left_out():
+    # Only draws that hold both have a meaning, and then it is 1.
+    both = metrics.bootstrap_of(lambda weights: 1.0 if weights.all() else math.nan, "ab", 2)
+    assert both == (1.0, 1.0)
+    assert metrics.bootstrap_of(lambda weights: math.nan, "ab", 2) is None
 
 
 def test_majority_answers_per_group():

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from biomedgpt_jax.core.errors import RunError
-from biomedgpt_jax.eval.protocols import STRICT_V1
+from biomedgpt_jax.eval.protocols import CLASSIFY_V1, REPORT_V1, STRICT_V1
 from biomedgpt_jax.eval.questions import Question
 from biomedgpt_jax.eval.summary import Answered, score, summarise
 
@@ -62,3 +62,41 @@ def test_always_no_on_real_vqa_rad(shared_data):
     # wider than the binomial 0.430..0.549: several questions share an image
     assert closed.scores["accuracy"].low < 0.43 and closed.scores["accuracy"].high > 0.55
     assert closed.baseline.answer == "no" and closed.baseline.margin.mean == 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name", "expected", "baseline"),
+    [(CLASSIFY_V1, "macro_f1", (2 / 3 + 0) / 2, (6 / 7 + 0) / 2), (REPORT_V1, "bleu1", 2 / 4, 3 / 4)],
+)
+def test_a_summary_holds_them_with_interval_and_baseline(protocol, name, expected, baseline):
+    said, true = ["clear", "clear", "opaque", "clear"], ["clear", "opaque", "clear", "clear"]
+    questions = [Question(str(n), "?", text, "closed", "view", str(n), (), "") for n, text in enumerate(true)]
+    rows = [
+        Answered(question, text, False, score(protocol, question, text))
+        for question, text in zip(questions, said, strict=True)
+    ]
+    (group,) = summarise(protocol, rows, questions, "train").groups
+    assert group.scores[name].mean == pytest.approx(expected)
+    assert group.scores[name].low < expected < group.scores[name].high
+    assert group.baseline.scores[name] == pytest.approx(baseline)
+
+
+def test_a_table_by_question_type_and_one_by_class():
+    asked = [("size", "large"), ("size", "small"), ("organ", "liver"), ("", "liver")]
+    questions = [
+        Question(str(n), "?", text, "open", "vqa", str(n), (), "", kind) for n, (kind, text) in enumerate(asked)
+    ]
+    rows = [Answered(q, "Large", False, score(CLASSIFY_V1, q, "Large")) for q in questions]
+    (group,) = summarise(CLASSIFY_V1, rows, [], "").groups
+    found = [(part.question_type, part.n, part.headline.mean, part.scores) for part in group.question_types]
+    assert found == [
+        ("not stated", 1, 0, {"accuracy": 0}),
+        ("organ", 1, 0, {"accuracy": 0}),
+        ("size", 2, 0.5, {"accuracy": 0.5}),
+    ]
+    assert (group.question_types[2].headline.low, group.question_types[2].headline.high) == (0, 1)
+    classes = {row.name: (row.n, row.said, row.precision, row.recall) for row in group.classes}
+    assert classes == {"large": (1, 4, 0.25, 1), "liver": (2, 0, 0, 0), "small": (1, 0, 0, 0)}
+    assert group.left_out["auc"].startswith("the answers carry no class probabilities")
+    (only,) = summarise(CLASSIFY_V1, rows[:2], [], "").groups
+    assert only.question_types == ()  # one type is what the group shows already

@@ -1,67 +1,28 @@
-"""Scores that answers have together, not one by one: F1 over classes, BLEU and CIDEr of a corpus.
+"""Scores of texts by their runs of words: BLEU of a corpus, CIDEr and CIDEr-D of each text.
 
-Each is a function of weights, how often an answer counts (all ones: the score; draws of a bootstrap: its interval).
-Words are runs of letters and digits, lower case. CIDEr-D (Vedantam et al. 2015, arXiv 1411.5726) and BLEU (Papineni
-et al. 2002) give the numbers of pycocoevalcap on the same words, with one reference for each answer.
+Texts come as lists of words, with one reference for each answer. CIDEr-D (Vedantam et al. 2015, arXiv 1411.5726) and
+BLEU (Papineni et al. 2002) give the numbers of pycocoevalcap on the same words.
 """
 
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from biomedgpt_jax.eval.metrics import normalise
+from biomedgpt_jax.eval.protocol import Statistic
 
-Statistic = Callable[[np.ndarray], float]  # float weights [n] -> the score
-Together = Callable[[Sequence[str], Sequence[str]], Mapping[str, Statistic]]  # predictions, truths -> scores by name
-
-_WORD = re.compile(r"[^\W_]+")
 _LONGEST = 4  # words of an n-gram
 _SIGMA = 6.0  # of CIDEr-D's penalty for another length
 # What pycocoevalcap adds so that no fraction is 0 or of 0.
 _TINY, _SMALL = 1e-15, 1e-9
 
 
-def report_words(text: str) -> list[str]:
-    """The words that ROUGE-L, BLEU and CIDEr compare."""
-    return _WORD.findall(text.lower())
-
-
-def class_scores(predictions: Sequence[str], truths: Sequence[str]) -> Mapping[str, Statistic]:
-    """macro_f1 and weighted_f1 over the classes that occur among the truths; an answer that is none of them is wrong.
-
-    A class without weight (a bootstrap may not draw it) is left out of the macro mean.
-    """
-    classes = {name: number for number, name in enumerate(dict.fromkeys(map(normalise, truths)))}
-    true = np.array([classes[normalise(truth)] for truth in truths])
-    said = np.array([classes.get(normalise(answer), len(classes)) for answer in predictions])
-
-    def f1(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each class, with the weight of its truths."""
-        size = len(classes) + 1
-        right = np.bincount(true, weights * (true == said), size)[:-1]
-        of_class, called = np.bincount(true, weights, size)[:-1], np.bincount(said, weights, size)[:-1]
-        return 2 * right / np.maximum(of_class + called, _TINY), of_class
-
-    def macro(weights: np.ndarray) -> float:
-        each, of_class = f1(weights)
-        return float(each[of_class > 0].mean())
-
-    def weighted(weights: np.ndarray) -> float:
-        each, of_class = f1(weights)
-        return float(each @ of_class / of_class.sum())
-
-    return {"macro_f1": macro, "weighted_f1": weighted}
-
-
-def report_scores(predictions: Sequence[str], truths: Sequence[str]) -> Mapping[str, Statistic]:
+def ngram_scores(said: Sequence[list[str]], true: Sequence[list[str]]) -> dict[str, Statistic]:
     """bleu1 to bleu4 of the corpus, and the means of cider and cider_d (a tenth of the usual scale, so up to 1).
 
     One text alone has no CIDEr, because nothing in it is rarer than anything else.
     """
-    said, true = [report_words(text) for text in predictions], [report_words(text) for text in truths]
     counts = np.array([_bleu_counts(a, b) for a, b in zip(said, true, strict=True)], np.float64)
     scores: dict[str, Statistic] = {
         f"bleu{n}": lambda weights, n=n: _bleu(weights @ counts, n) for n in range(1, _LONGEST + 1)
@@ -71,13 +32,6 @@ def report_scores(predictions: Sequence[str], truths: Sequence[str]) -> Mapping[
         scores["cider"] = lambda weights: float(weights @ plain / weights.sum())
         scores["cider_d"] = lambda weights: float(weights @ clipped / weights.sum())
     return scores
-
-
-def rouge_l(prediction: str, truth: str) -> float:
-    """F1 of the longest common subsequence of words, as rouge-score's rougeL without stemming; 0..1."""
-    said, true = report_words(prediction), report_words(truth)
-    common = _common_subsequence(said, true)
-    return 2 * common / (len(said) + len(true)) if common else 0.0
 
 
 def cider(said: Sequence[list[str]], true: Sequence[list[str]]) -> tuple[np.ndarray, np.ndarray]:
@@ -139,12 +93,3 @@ def _bleu(totals: np.ndarray, longest: int) -> float:
     logs = [math.log((totals[2 * n + 1] + _TINY) / (totals[2 * n] + _SMALL)) for n in range(1, longest + 1)]
     ratio = (said + _TINY) / (true + _SMALL)
     return math.exp(sum(logs) / longest + min(0.0, 1 - 1 / ratio))
-
-
-def _common_subsequence(a: list[str], b: list[str]) -> int:
-    row = [0] * (len(b) + 1)
-    for word in a:
-        before = 0
-        for n, other in enumerate(b, 1):
-            before, row[n] = row[n], before + 1 if word == other else max(row[n], row[n - 1])
-    return row[-1]
