@@ -41,7 +41,7 @@ def open_reader(values: flags.FlagValues, example: str) -> Reader:
     pairs = holds_biomedgpt(folder)
     for name in MED_ONLY if pairs else PAIRS_ONLY:
         if values[name].value:
-            raise UsageError(f"--{name}: {folder} holds a {'BiomedGPT' if pairs else 'Llama3-Med'}, which has no such.")
+            raise UsageError(f"--{name}: for a {'Llama3-Med' if pairs else 'BiomedGPT'}; {folder} holds none.")
     if not pairs:
         loaded = load_model(folder, values.step, values.dtype, template=values.template, geometry=values.geometry)
         return MedReader(loaded, values.context)
