@@ -13,17 +13,19 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.rows import inside
 from biomedgpt_jax.data.spec import Report
+from biomedgpt_jax.data.writer import file_sha256, write_json
 
 BLOCK = 1 << 20
 TIMEOUT_S = 60
 ATTEMPTS = 4
+CHECKED = "checked.json"  # beside files of the Hugging Face hub
 
 
 def fetch_mirrors(urls: Sequence[str], path: Path, report: Report, digest: str | None = None) -> None:
@@ -74,15 +76,20 @@ def fetch_url(url: str, path: Path, report: Report, digest: str | None = None) -
     _forget(part)
 
 
-def fetch_hub(repo: str, patterns: Iterable[str], folder: Path) -> None:
-    """Files of a Hugging Face data set repository that match the patterns, into `folder`. Raises
-    DataError.
+def fetch_hub(repo: str, patterns: Collection[str], folder: Path) -> None:
+    """Files of a Hugging Face data set repository that match the patterns, into `folder`, held against the checksums
+    that the hub publishes for large ones. Raises DataError.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         snapshot_download(repo, repo_type="dataset", allow_patterns=list(patterns), local_dir=folder)
+        came = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+        if unchecked := came - set(_checked(folder)):
+            listed = HfApi().list_repo_tree(repo, repo_type="dataset", recursive=True)
+            stated = {each.path: each.lfs.sha256 for each in listed if getattr(each, "lfs", None) is not None}
+            _check(repo, folder, {name: stated.get(name) for name in sorted(unchecked)})
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as reason:
         first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
         raise DataError(
@@ -93,6 +100,26 @@ def fetch_hub(repo: str, patterns: Iterable[str], folder: Path) -> None:
     missing = [pattern for pattern in patterns if not any(folder.glob(pattern))]
     if missing:
         raise DataError(f"Hugging Face data set {repo}: no file like {missing} came; the repository has changed")
+
+
+def _checked(folder: Path) -> dict[str, str | None]:
+    """Files that were held against their checksums, with these."""
+    try:
+        return json.loads((folder / CHECKED).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _check(repo: str, folder: Path, stated: Mapping[str, str | None]) -> None:
+    """`stated`: None for a small file, of which no checksum is published."""
+    for name, expected in stated.items():
+        if expected is not None and (found := file_sha256(folder / name)) != expected:
+            (folder / name).unlink()
+            raise DataError(
+                f"Hugging Face data set {repo}: {name} has sha256 {found}, the hub states {expected}; the damaged file "
+                "was removed, call again"
+            )
+    write_json(folder / CHECKED, {**_checked(folder), **stated})
 
 
 def unzip(archive: Path, folder: Path) -> None:

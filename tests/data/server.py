@@ -13,12 +13,15 @@ COMMIT = "c" * 40
 
 
 class Files:
-    """`content`: path -> bytes. `cut`: close the connection after so many bytes, once per entry."""
+    """`content`: path -> bytes. `cut`: close the connection after so many bytes, once per entry. `stated`: file of a
+    hub's repository -> another checksum than its own.
+    """
 
     def __init__(self, content, ranges=True):
         self.content = dict(content)
         self.ranges = ranges
         self.cut = []
+        self.stated = {}
         self.asked = []
 
 
@@ -92,12 +95,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         names = [name.removeprefix(repo) for name in self.files.content if name.startswith(repo)]
         if "/tree/" in path:
             listing = [
-                {"type": "file", "path": name, "size": len(self.files.content[repo + name]), "oid": "0" * 40}
+                {"type": "file", "path": name, "oid": "0" * 40, **self._stated(name, self.files.content[repo + name])}
                 for name in names
             ]
         else:
             listing = {"id": repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
         return json.dumps(listing).encode()
+
+    def _stated(self, name, data):
+        """Large files have their checksum published."""
+        digest = self.files.stated.get(name, hashlib.sha256(data).hexdigest())
+        large = {"oid": digest, "size": len(data), "pointerSize": 130}
+        return {"size": len(data), **({"lfs": large} if name.endswith((".zip", ".parquet")) else {})}
 
     def _send(self, status, data, body, headers=()):
         self.send_response(status)

@@ -1,5 +1,6 @@
 """The built-in rows on small copies of their layouts, and their downloads from a server on this machine."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.rows import BadRow, ImageMember
 from biomedgpt_jax.data.sets import llava_med, pubmedvision, slake, vqa_rad
+from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.spec import Access
 from tests.data.server import Files, article, serve, zipped
 
@@ -150,6 +152,31 @@ def test_llava_med_from_the_network(tmp_path, make_jpeg, monkeypatch):
     assert "404" in json.loads((tmp_path / "out.raw/images/missing.json").read_text())["2_F1"]
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("llava_med_alignment", "llava_med_alignment_500k.json"),
+        ("llava_med_instruct_60k", "llava_med_instruct_60k.json"),
+        ("llava_med_instruct_60k_inline", "llava_med_instruct_60k_inline_mention.json"),
+    ],
+)
+def test_llava_med_from_a_folder(name, file, tmp_path, make_jpeg):
+    """Several turns, the picture before or behind the first question; rows whose figure never came are told."""
+    talk = [
+        {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A scan."},
+        {"from": "human", "value": "Of what?"}, {"from": "gpt", "value": "The chest."},
+    ]  # fmt: skip
+    row = {"id": "1_F1", "image": "1_F1.jpg", "domain": {"chest_xray": False}, "conversatons": talk}
+    (tmp_path / file).write_text(json.dumps([row, {**row, "id": "2_F2", "image": "2_F2.jpg"}]))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1_F1.jpg").write_bytes(make_jpeg(1))
+    out = tmp_path / "out"
+    manifest = prepare_dataset(DATASETS[name], out, source_dir=tmp_path, max_bad_share=0.5)
+    assert (manifest.splits["train"].samples, manifest.skipped[0].reason) == (1, "2_F2.jpg: image file not found")
+    sample = PreparedSplit(out, "train")[0]
+    assert [turn.answer for turn in sample.turns] == ["A scan.", "The chest."] and sample.id == "1_F1"
+
+
 def test_vqa_rad_from_the_osf_archive(tmp_path, shared_data, monkeypatch):
     raw = shared_data / "vqa_rad"
     members = {f"VQA_RAD Image Folder/{path.name}": path.read_bytes() for path in (raw / "images").iterdir()}
@@ -192,6 +219,11 @@ def test_slake_from_the_hub(tmp_path, make_jpeg):
     files = Files({repo + name: data for name, data in slake_files(make_jpeg).items()})
     files.content[repo + "KG.zip"] = b"not wanted"
     with serve(files) as address:
+        files.stated["imgs.zip"] = "0" * 64
+        refused = run_with_hub(address, tmp_path, tmp_path / "out")
+        assert f"imgs.zip has sha256 {hashlib.sha256(files.content[repo + 'imgs.zip']).hexdigest()}, the hub" in refused
+        assert not (tmp_path / "out.raw" / "imgs.zip").exists()
+        files.stated.clear()
         assert run_with_hub(address, tmp_path, tmp_path / "out") == "{'train': 2, 'validation': 1, 'test': 1}\n"
         del files.content[repo + "imgs.zip"]
         assert "no file like ['imgs.zip'] came" in run_with_hub(address, tmp_path, tmp_path / "two")

@@ -36,6 +36,21 @@ def test_tuberculosis(tmp_path):
     assert found.skipped == ["Thumbs.png: expected a name that ends in _0.png or _1.png"]
 
 
+def test_shenzhen(tmp_path):
+    files = {"ChinaSet_AllFiles/NLM-ChinaCXRSet-ReadMe.docx": b"PK"}
+    for number in range(1, 21):
+        stem = f"CHNCXR_{number:04d}_{number % 2}"
+        files[f"ChinaSet_AllFiles/CXR_png/{stem}.png"] = picture(number)
+        text = f"female  {number + 30}yrs \n\nbilateral PTB\n" if number % 2 else "male 45yrs\nnormal"
+        files[f"ChinaSet_AllFiles/ClinicalReadings/{stem}.txt"] = text.encode()
+    found = prepare("shenzhen", write(tmp_path / "raw", files), tmp_path / "out")
+    assert len(found.by_id) == 20 and not found.skipped
+    ill = found.by_id["shenzhen-CHNCXR_0007_1"]
+    assert (ill.turns[0].answer, ill.meta["age"]) == ("tuberculosis", 37)
+    assert ill.meta["reading"] == "female 37yrs bilateral PTB"
+    assert not found.cases("train") & found.cases("test")
+
+
 def test_tuberculosis_from_the_second_mirror_and_too_small(tmp_path, monkeypatch):
     files = Files({"/second/NLM-MontgomeryCXRSet.zip": zipped(montgomery())})
     with serve(files) as address:
@@ -107,6 +122,31 @@ def test_cbis_ddsm_as_jpeg(tmp_path):
     found = prepare("cbis_ddsm_mass", write(tmp_path / "raw", files), tmp_path / "out")
     assert found.by_id["cbis_mass-P_00041-left-CC-1"].meta["image_name"] == "jpeg/1.3.7.41/cropped-1.jpg"
     assert len(found.by_id) == 21
+
+
+def test_cbis_ddsm_calcifications(tmp_path):
+    """Their lists have other columns, one of them spelled otherwise than in those of the masses."""
+    names = [
+        "patient_id", "breast density", "left or right breast", "image view", "abnormality id", "abnormality type",
+        "calc type", "calc distribution", "assessment", "pathology", "subtlety", "image file path",
+        "cropped image file path", "ROI mask file path",
+    ]  # fmt: skip
+    files = {}
+    for part, numbers in (("Training", range(20)), ("Test", (38, 41))):
+        rows = []
+        for n in numbers:
+            folder = f"Calc-{part}_P_{n:05d}_RIGHT_MLO"
+            crop = f"{folder}_1/1.3.6.{n}/1.3.7.{n}/000001.dcm\n"
+            rows.append([f"P_{n:05d}", 3, "RIGHT", "MLO", 1, "calcification", "PLEOMORPHIC", "CLUSTERED", 4,
+                         PATHOLOGIES[n % 3], 5, f"{folder}/1.2/1.3/000000.dcm", crop, crop])  # fmt: skip
+            files[f"CBIS-DDSM/{folder}_1/08-29-2017-DDSM-NA-1/1.0-cropped images-3/1-1.dcm"] = dicom(100 + n)
+        files[f"calc_case_description_{part[:5].lower()}_set.csv"] = comma_separated(names, rows)
+    found = prepare("cbis_ddsm_calcification", write(tmp_path / "raw", files), tmp_path / "out")
+    assert len(found.by_id) == 22 and not found.skipped
+    one = found.by_id["cbis_calc-P_00041-right-MLO-1"]
+    assert one.turns[0].question.startswith("Is the calcification in this mammogram benign or malignant?")
+    assert one.turns[0].answer == "benign without callback"
+    assert {sample.id for sample in found.splits["test"]} == {f"cbis_calc-P_000{n}-right-MLO-1" for n in (38, 41)}
 
 
 def test_rsna_pneumonia(tmp_path):
