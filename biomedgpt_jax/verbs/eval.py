@@ -3,8 +3,11 @@
     biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/instruct --out=runs/instruct/eval/test
     biomedgpt eval --config=configs/eval.py:data=data/vqa_rad,protocol=llava-med/v1 --rescore=runs/a/eval/test --out=OUT
     biomedgpt eval --compare runs/a/eval/test runs/b/eval/test
+    biomedgpt eval --config=configs/eval_suite.py:root=data --model=runs/instruct --out=runs/instruct/suite
 
-The model is a run, an imported model or a Hugging Face folder. Writes predictions.jsonl, scores.json and page.html.
+The model is a run, an imported model or a Hugging Face folder; with --hf any vision-language model that transformers
+loads, by its folder or its name on the hub. Writes predictions.jsonl, scores.json and page.html. A suite asks about all
+data sets that are prepared, goes on where it broke off, and writes one table: suite.md, .json, .html, .tex.
 Protocols: strict/v1, and llava-med/v1 as published, to compare with tables of papers. --rescore asks nothing: it reads
 the predictions of an evaluation of the same data. Comparing refuses other protocols and other data.
 """
@@ -12,15 +15,11 @@ the predictions of an evaluation of the same data. Comparing refuses other proto
 import json
 from pathlib import Path
 
-import jax
 from absl import flags
 from rich.table import Table
 
-from biomedgpt_jax.checkpoint.fingerprint import leaf_records, tree_hash
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.processes import is_leader
-from biomedgpt_jax.data.features import FeatureCache
-from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.compare import compare, load
 from biomedgpt_jax.eval.llava_med import with_candidates
 from biomedgpt_jax.eval.protocols import Protocol, protocol
@@ -30,28 +29,25 @@ from biomedgpt_jax.eval.summary import summarise
 from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
-from biomedgpt_jax.verbs.biomedgpt_spec import holds_biomedgpt
+from biomedgpt_jax.verbs.asked_model import define_asked, open_model
 from biomedgpt_jax.verbs.cluster import define_processes, join_processes
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
-from biomedgpt_jax.verbs.exam import split_questions
-from biomedgpt_jax.verbs.family import Scorer
-from biomedgpt_jax.verbs.features import open_features
-from biomedgpt_jax.verbs.linting import score_facts
-from biomedgpt_jax.verbs.loaded_model import LoadedModel, define_model, load_model
-from biomedgpt_jax.verbs.page_content import evaluation_page
-from biomedgpt_jax.verbs.pair_asking import pair_scorer
+from biomedgpt_jax.verbs.exam import Exam
+from biomedgpt_jax.verbs.instructed import SUMMED_UP, exams_of, show, write_overview
+from biomedgpt_jax.verbs.page_content import alignment_tables, evaluation_page
 from biomedgpt_jax.verbs.progress import progress
-from biomedgpt_jax.verbs.scoring import scorers
+from biomedgpt_jax.verbs.suite import run_suite
 
 EXAMPLE = "biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/small --out=runs/small/eval/test"
-KEYS = ("data", "split", "train_split", "protocol", "candidates")
+KEYS = ("data", "split", "train_split", "protocol", "candidates", "instruct")
+SUITE_KEYS = ("root", "sets", "tasks")
 SEVERAL = ("compare",)
 
 
 def define(values: flags.FlagValues) -> None:
     command_line.define_config(values, None)
-    define_model(values)
+    define_asked(values)
     define_processes(values)
     flags.DEFINE_string("out", None, "Folder to write.", flag_values=values)
     flags.DEFINE_string("rescore", None, "Folder of an evaluation whose answers to score.", flag_values=values)
@@ -62,70 +58,67 @@ def run(values: flags.FlagValues) -> None:
     if values.compare:
         _compare(values.compare)
         return
-    config = command_line.require_config(values, EXAMPLE, KEYS)
-    if values.rescore and values.model:
+    is_suite = values.config is not None and "sets" in values.config
+    config = command_line.require_config(values, EXAMPLE, SUITE_KEYS if is_suite else KEYS)
+    if values.rescore and (values.model or is_suite):
         raise UsageError("--rescore scores answers that are there; leave --model out, or --rescore.")
     if not values.rescore:
         command_line.require(values, "model", EXAMPLE)
     out = command_line.require_folder(values, "out", EXAMPLE)
+    if is_suite:
+        run_suite(values, config, out)
+        return
     if not config.data:
         raise UsageError(f"config.data is empty; name prepared data, for example {EXAMPLE}")
     if values.rescore and out.resolve() == Path(values.rescore).resolve():
         raise UsageError("--rescore and --out are one folder; its scores would be lost. Write to another.")
     chosen = _protocol(config)
-    if values.rescore:
-        _rescore(values.rescore, config, chosen, out)
-    else:
+    if not values.rescore:
         join_processes(values)
-        _ask(values, config, chosen, out)
+    asked = list(exams_of(config, out))
+    if values.rescore:
+        if len(asked) > 1:
+            raise UsageError("--rescore reads the answers to one wording; name it in config.instruct.")
+        _rescore(values.rescore, asked[0][0], chosen, out)
+    else:
+        _ask(values, config, asked, chosen)
         if not is_leader():
             return
-    page = evaluation_page(load(str(out)), PreparedSplit(config.data, config.split))
-    write_page(page, out / "page.html")
-    console = make_console()
-    console.print(summary_table(page))
+    _show(asked, out)
+
+
+def _ask(values: flags.FlagValues, config: Config, asked: list[tuple[Exam, Path]], chosen: Protocol) -> None:
+    model = open_model(values, config)
+    for _, folder in asked:
+        folder.mkdir(parents=True, exist_ok=True)  # refused before the questions are asked, not after
+    with progress() as advance:
+        for exam, folder in asked:
+            model.ask(exam, chosen, config.max_new_tokens, folder, advance)
+
+
+def _show(asked: list[tuple[Exam, Path]], out: Path) -> None:
+    """Writes the page of each evaluation and prints it; of several wordings all on one."""
+    console, pages = make_console(), []
+    evaluations = [load(str(folder)) for _, folder in asked]
+    for (exam, folder), evaluation in zip(asked, evaluations, strict=True):
+        pages.append(evaluation_page(evaluation, exam.split))
+        write_page(pages[-1], folder / "page.html")
+    if len(asked) > 1:
+        page = write_overview(out, evaluations, pages)
+        write_page(page, out / "page.html")
+        show(console, page.tables[0], SUMMED_UP)
+    else:
+        (page,) = pages
+        console.print(summary_table(page))
+        for table in alignment_tables(evaluations[0]):
+            show(console, table, len(table.columns))
     console.print(f"Page: {out / 'page.html'}", markup=False)
 
 
-def _ask(values: flags.FlagValues, config: Config, chosen: Protocol, out: Path) -> None:
-    folder = Path(values.model)
-    loaded, scorer = (
-        pair_scorer(folder, values.step, config, chosen) if holds_biomedgpt(folder) else _packed(values, config, chosen)
-    )
-    facts = {"model": loaded.name, "model_hash": tree_hash(leaf_records(loaded.params)), "dtype": config.dtype}
-    facts |= score_facts(folder)
-    out.mkdir(parents=True, exist_ok=True)  # refused before the questions are asked, not after
-    with progress() as advance, jax.set_mesh(loaded.mesh):
-        scorer(loaded.model, loaded.params, out, facts, advance)
-
-
-def _packed(values: flags.FlagValues, config: Config, chosen: Protocol) -> tuple[LoadedModel, Scorer]:
-    loaded = load_model(
-        Path(values.model), values.step, config.dtype, template=values.template, geometry=values.geometry
-    )
-    features = None
-    if config.features:
-        asked = [PreparedSplit(config.data, config.split)]
-        cache = FeatureCache(config.features)
-        features = open_features(cache, loaded.spec, loaded.params["tower"], config.dtype, asked)
-    (scorer,) = scorers(
-        loaded.spec,
-        loaded.tokenizer,
-        (config.data,),
-        config.split,
-        train_split=config.train_split,
-        protocol=chosen,
-        batch_rows=config.batch_rows,
-        max_new_tokens=config.max_new_tokens,
-        features=features,
-    )
-    return loaded, scorer
-
-
-def _rescore(folder: str, config: Config, chosen: Protocol, out: Path) -> None:
-    evaluation, train = load(folder), PreparedSplit(config.data, config.train_split)
-    answered = rescored(evaluation, split_questions(PreparedSplit(config.data, config.split)), chosen)
-    summary = summarise(chosen, answered, split_questions(train), train.name)
+def _rescore(folder: str, asked: Exam, chosen: Protocol, out: Path) -> None:
+    evaluation = load(folder)
+    answered = rescored(evaluation, asked.questions, chosen)
+    summary = summarise(chosen, answered, asked.train_questions, asked.train_source)
     write(str(out), summary, answered, {**evaluation.scores["facts"], "rescored": folder})
 
 

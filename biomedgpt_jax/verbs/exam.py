@@ -1,38 +1,50 @@
 """What is asked of a model: the questions of a prepared split, and those that its majority baseline comes from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.data.instructions.reword import Choose, InstructedSplit
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.eval.questions import Question, to_question
+from biomedgpt_jax.eval.runner import Generate
 
 
 @dataclass(frozen=True)
 class Exam:
-    """A split with its questions. Of data without a training split `train_questions` is empty: no baseline."""
+    """A split with its questions. Of data without a training split `train_questions` is empty: no baseline.
+
+    `remember` may wrap what makes answers, so that an exam that broke off goes on.
+    """
 
     split: PreparedSplit
     questions: tuple[Question, ...]
     train_source: str
     train_questions: tuple[Question, ...]
+    remember: Callable[[Generate], Generate] = lambda generate: generate
 
     @property
     def folder_name(self) -> str:
         """Of its results inside a run; without the way to the data, which may be long or absolute."""
         return f"{self.split.directory.resolve().name}_{self.split.split}"
 
+    @property
+    def instructed(self) -> bool:
+        """Whether any question is put in a wording that is not the data set's."""
+        return any(question.instruction is not None for question in self.questions)
 
-def exam(path: str, split: str, train_split: str, limit: int = 0) -> Exam:
+
+def exam(path: str, split: str, train_split: str, limit: int = 0, choose: Choose | None = None) -> Exam:
     """Asks all questions of the split, or `limit` of them, evenly spread.
 
     Args:
         train_split: "" where there is none.
+        choose: the wording in which a question is put; None: as it stands.
 
     Raises:
         DataError, RunError: a split that is not there, or cannot be scored.
     """
-    asked = PreparedSplit(path, split)
+    asked = PreparedSplit(path, split) if choose is None else InstructedSplit(path, split, choose)
     if limit:
         asked = asked.spread(limit)
     if not train_split:

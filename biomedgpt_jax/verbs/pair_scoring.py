@@ -58,7 +58,7 @@ class PairScorer:
                 pictured=pictured_rows(self.batch_rows),
             ),
             self.exam.questions,
-            answerer(model, params, self.tokenizer, self.how),
+            self.exam.remember(answerer(model, params, self.tokenizer, self.how)),
             self.tokenizer.decode,
             self.protocol,
             train=self.exam.train_questions,

@@ -79,7 +79,7 @@ class Scorer:
                 pictured=pictured_rows(self.batch_rows),
             ),
             self.exam.questions,
-            generate,
+            self.exam.remember(generate),
             self.tokenizer.decode,
             self.protocol,
             train=self.exam.train_questions,
