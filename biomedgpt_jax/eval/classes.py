@@ -134,7 +134,7 @@ CLASSIFY_V1 = Protocol(
     classify,
     {"open": "accuracy", "closed": "accuracy"},
     source="ours",
-    faults=(),
+    faults=("An answer that says more than the class is wrong.",),
     together=of_classes,
     by_class=class_rows,
 )

@@ -131,7 +131,7 @@ def _specs(each: MedMnist) -> tuple[DatasetSpec, ...]:
             name=each.name if pixels == 28 else f"{each.name}_{pixels}",
             title=f"MedMNIST 3.0: {each.name}, {pixels} pixels",
             task="classification",
-            protocol="strict/v1" if each.several else "medmnist/v1",
+            protocol="medmnist/v1",
             modality=each.modality,
             source=f"{BASE}/{each.file(pixels)}",
             licence=each.licence,
