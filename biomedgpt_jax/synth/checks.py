@@ -14,7 +14,7 @@ from biomedgpt_jax.data.lint.privacy import PATTERNS
 from biomedgpt_jax.data.rows import IMAGE_PLACE, spaces
 from biomedgpt_jax.synth.asks import Form, Task
 from biomedgpt_jax.synth.grounding import Terms, new_terms
-from biomedgpt_jax.synth.languages import speaks
+from biomedgpt_jax.synth.languages import speak
 
 # Code -> what the model is told when it is asked again.
 FAULTS = {
@@ -147,7 +147,7 @@ def _faults(task: Task, turns: Turns, terms: Terms) -> Iterator[Fault]:
     if len({plain(question) for question, _ in turns}) < len(turns):
         yield Fault("repeated")
     yield from _length(task.prompt.kind, turns, form)
-    if not speaks(form.language, whole):
+    if not speak(form.language, said):
         yield Fault("language")
     if named := _SOURCE.findall(whole):
         yield Fault("source-named", tuple(dict.fromkeys(named))[:8])

@@ -22,7 +22,7 @@ class Prices:
     output: float
     currency: str
 
-    def of(self, input_tokens: float, output_tokens: float) -> float:
+    def of(self, input_tokens: int, output_tokens: int) -> float:
         return (input_tokens * self.input + output_tokens * self.output) / MILLION
 
 

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from biomedgpt_jax.data.errors import DataError
@@ -46,6 +46,7 @@ class Address:
         return host_of(self.url)
 
 
+@runtime_checkable
 class Endpoint(Protocol):
     """`send` returns a whole answer or raises Busy, Unusable or Closed. Called from several threads."""
 

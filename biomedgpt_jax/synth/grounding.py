@@ -45,14 +45,15 @@ class Terms:
 
     def found(self, text: str) -> dict[str, str]:
         """Concepts that a text names, with the words that name them; the longest name at each place counts."""
-        words = list(_words(text))
+        said = _WORD.findall(_plain(text))
+        words = [_singular(word) for word in said]
         found: dict[str, str] = {}
         place = 0
         while place < len(words):
             for size in range(min(self.longest, len(words) - place), 0, -1):
                 name = tuple(words[place : place + size])
                 if name in self.names and name not in self.common:
-                    found.setdefault(self.names[name], " ".join(name))
+                    found.setdefault(self.names[name], " ".join(said[place : place + size]))
                     place += size - 1
                     break
             place += 1

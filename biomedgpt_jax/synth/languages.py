@@ -1,6 +1,7 @@
 """In which language a text is, as far as two can be told apart from all others by simple means."""
 
 import re
+from collections.abc import Sequence
 
 from biomedgpt_jax.data.lint.material import words
 
@@ -17,15 +18,18 @@ FEW = 6  # words of a text too short to tell
 LANGUAGES = ("English", "Chinese")
 
 
-def speaks(language: str, text: str) -> bool:
-    """English: nearly all letters are Latin, and of a text of some words a tenth are among the most frequent ones.
-    Chinese: half of the letters; terms and units stay in Latin ones.
+def speak(language: str, texts: Sequence[str]) -> bool:
+    """English: in each text nearly all letters are Latin, and of one of some words a tenth are among the most frequent.
+    Chinese: half of the letters of all texts; terms and units stay in Latin ones, and may be an answer.
     """
-    letters = len(_LETTER.findall(text))
-    if not letters:
-        return False
     if language == "Chinese":
-        return len(_CHINESE.findall(text)) >= 0.5 * letters
+        whole = "".join(texts)
+        return len(_CHINESE.findall(whole)) >= 0.5 * max(1, len(_LETTER.findall(whole)))
+    return all(map(_english, texts))
+
+
+def _english(text: str) -> bool:
     said = words(text)
     frequent = sum(word in _ENGLISH for word in said)
-    return len(_LATIN.findall(text)) >= 0.9 * letters and (len(said) < FEW or frequent >= 0.1 * len(said))
+    latin = len(_LATIN.findall(text)) >= 0.9 * len(_LETTER.findall(text))
+    return latin and (len(said) < FEW or frequent >= 0.1 * len(said))

@@ -45,13 +45,10 @@ def translated(package: Any, address: Address) -> Iterator[None]:
         raise Busy("an answer that broke off", paid=True) from None
     except (Busy, Unusable, Closed):
         raise
-    except (ValueError, OSError, RuntimeError) as error:  # a body that is not JSON
-        raise Busy(f"an answer that cannot be read ({type(error).__name__})", paid=True) from None
     except Exception as error:
-        # What is read after the head of a stream raises the errors of the HTTP library itself.
-        if type(error).__module__.split(".")[0] in _LOGGERS:
-            raise Busy(f"a connection that broke off ({type(error).__name__})", paid=True) from None
-        raise
+        # A body that is no answer makes the clients fail in many ways; what is read after the head of a stream raises
+        # the errors of the HTTP library itself.
+        raise Busy(f"an answer that cannot be read ({type(error).__name__})", paid=True) from None
 
 
 def _of_status(error: Any, address: Address) -> Exception:

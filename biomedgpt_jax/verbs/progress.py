@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +23,7 @@ LOG_SECONDS = 10.0
 Advance = Callable[[str, int, int | None], None]  # (what, done, total if known)
 
 
+@runtime_checkable
 class NotedAdvance(Protocol):
     """An Advance that also takes a note, shown at its end."""
 

@@ -145,7 +145,7 @@ def _one_of(key: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _positive(key: str, value: float) -> None:
+def _positive(key: str, value: float | int) -> None:
     if value <= 0:
         raise UsageError(f"config.{key} = {value}: expected more than 0.")
 
