@@ -17,17 +17,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "limit": 0,  # questions to ask, evenly spread over the split; 0: all
             "protocol": args["protocol"],  # of eval/protocols.py
             "candidates": "",  # for llava-med/v1: a JSON list of answers, which adds its open_accuracy over that list
-            "instruct": args["instruct"],  # "" as it stands; a wording 1 to 8 or its name, any, held-out, all
-            "instruct_seed": 0,  # of any and held-out
             "max_new_tokens": 32,
-            **answering(),
+            **answering(args["instruct"]),
         }
     )
 
 
-def answering() -> dict[str, Any]:
-    """How any question is answered."""
+def answering(instruct: str) -> dict[str, Any]:
+    """How any question is put and answered."""
     return {
+        "instruct": instruct,  # "" as it stands; a wording 1 to 8 or its name, any, held-out, all
+        "instruct_seed": 0,  # of any and held-out
         "features": "",  # a cache made by `biomedgpt prepare --features`, read in the place of images
         "dtype": "float32",
         "batch_rows": 16,

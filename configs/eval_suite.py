@@ -7,7 +7,7 @@ from biomedgpt_jax.verbs.config_args import parse_args
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_args(arg, root="data", sets=())
+    args = parse_args(arg, root="data", sets=(), instruct="")
     return ConfigDict(
         {
             "root": args["root"],  # prepared data is looked for in its folders
@@ -19,12 +19,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "tasks": {
                 "VQA": {"protocols": ("strict/v1", "llava-med/v1", "biomedgpt/v1"), "max_new_tokens": 32},
                 "question answering": {"protocols": (), "max_new_tokens": 32},
-                "text understanding": {"protocols": (), "max_new_tokens": 16},
-                "classification": {"protocols": (), "max_new_tokens": 32},
-                "captioning": {"protocols": (), "max_new_tokens": 128},
-                "summarisation": {"protocols": (), "max_new_tokens": 128},
+                "text understanding": {"protocols": ("biomedgpt/v1",), "max_new_tokens": 32},
+                "classification": {"protocols": ("biomedgpt/v1",), "max_new_tokens": 32},
+                "captioning": {"protocols": ("biomedgpt-caption/v1",), "max_new_tokens": 128},
+                "summarisation": {"protocols": ("biomedgpt-summary/v1",), "max_new_tokens": 128},
                 "other": {"protocols": (), "max_new_tokens": 64},  # data of your own
             },
-            **answering(),
+            **answering(args["instruct"]),
         }
     )

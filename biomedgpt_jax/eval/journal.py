@@ -22,7 +22,7 @@ def kept(folder: Path, generate: Generate) -> Generate:
 
     def remembering(batch: dict[str, np.ndarray]) -> Chosen | tuple[np.ndarray, np.ndarray]:
         nonlocal place
-        file = folder / f"{place:06d}-{hashlib.sha256(np.ascontiguousarray(batch['tokens'])).hexdigest()[:16]}.npz"
+        file = folder / f"{place:06d}-{hashlib.sha256(batch['tokens'].tobytes()).hexdigest()[:16]}.npz"
         place += 1
         try:
             with np.load(file) as arrays:

@@ -1,6 +1,7 @@
 """The scores of a finished evaluation as rows of a table, also of all questions of a task together."""
 
 from collections import defaultdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from biomedgpt_jax.eval.compare import Evaluation
@@ -8,67 +9,67 @@ from biomedgpt_jax.eval.published import ALL, Measured
 from biomedgpt_jax.eval.summary import estimate
 
 
-def measured(evaluation: Evaluation, data: str, split: str, *, part: bool) -> list[Measured]:
+@dataclass(frozen=True)
+class Origin:
+    """What the scores are of. `results`: the folder of the evaluation; `part`: only some questions were asked."""
+
+    results: str
+    data: str
+    split: str
+    part: bool
+
+
+def measured(evaluation: Evaluation, origin: Origin) -> list[Measured]:
     """Every score of every group, the headline of a group first.
 
     Where a task has several groups with one headline, its questions are also scored together, as "all".
-
-    Args:
-        part: only some questions of the split were asked.
     """
-    scores = evaluation.scores
     tasks: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for group in scores["groups"]:
+    for group in evaluation.scores["groups"]:
         tasks[group["task"]].append(group)
     rows = []
     for task, groups in tasks.items():
         for group in groups:
-            names = sorted(group["scores"], key=lambda name: name != group["headline"])
+            baseline = None if group["baseline"] is None else group["baseline"]["scores"]
             rows += [
                 Measured(
-                    data=data,
-                    split=split,
-                    protocol=scores["protocol"],
+                    **_shared(evaluation, origin),
                     task=task,
                     questions=group["answer_type"],
                     whole=len(groups) == 1,
                     n=group["n"],
-                    part=part,
                     score=name,
                     headline=name == group["headline"],
-                    **group["scores"][name],
-                    baseline=None if group["baseline"] is None else group["baseline"]["scores"].get(name),
+                    **found,
+                    baseline=None if baseline is None else baseline.get(name),
                     truncated=group["truncated"],
                 )
-                for name in names
+                for name, found in sorted(group["scores"].items(), key=lambda each: each[0] != group["headline"])
             ]
         if len(groups) > 1 and len({group["headline"] for group in groups}) == 1:
-            rows.append(_together(evaluation, data, split, task, groups, part))
+            rows.append(_together(evaluation, origin, task, groups))
     return rows
 
 
-def _together(
-    evaluation: Evaluation, data: str, split: str, task: str, groups: list[dict[str, Any]], part: bool
-) -> Measured:
+def _together(evaluation: Evaluation, origin: Origin, task: str, groups: list[dict[str, Any]]) -> Measured:
     name = groups[0]["headline"]
     asked = [row for row in evaluation.rows.values() if row["task"] == task]
     found = estimate([row["scores"][name] for row in asked], [row["cluster"] for row in asked])
-    baselines = [group["baseline"] and group["baseline"]["scores"].get(name) for group in groups]
-    weighted = sum(group["n"] * (value or 0.0) for group, value in zip(groups, baselines, strict=True)) / len(asked)
+    baselines = [group["n"] * group["baseline"]["scores"][name] for group in groups if group["baseline"] is not None]
     return Measured(
-        data=data,
-        split=split,
-        protocol=evaluation.scores["protocol"],
+        **_shared(evaluation, origin),
         task=task,
         questions=ALL,
         whole=True,
         n=len(asked),
-        part=part,
         score=name,
         headline=True,
-        mean=found.mean,
-        low=found.low,
-        high=found.high,
-        baseline=None if None in baselines else weighted,
+        **asdict(found),
+        baseline=sum(baselines) / len(asked) if len(baselines) == len(groups) else None,
         truncated=sum(group["truncated"] for group in groups),
     )
+
+
+def _shared(evaluation: Evaluation, origin: Origin) -> dict[str, Any]:
+    reworded = bool(evaluation.scores["facts"].get("instructions"))
+    return {**asdict(origin), "protocol": evaluation.scores["protocol"], "reworded": reworded}

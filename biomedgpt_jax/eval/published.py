@@ -35,10 +35,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Measured:
-    """One score of ours, in 0..1."""
+    """One score of ours, in 0..1. `results`: the folder of its evaluation."""
 
+    results: str
     data: str  # name of the data set
     split: str
+    reworded: bool  # questions were not put as they stand in the data set
     protocol: str
     task: str
     questions: str  # "open", "closed" or ALL
@@ -110,6 +112,8 @@ def differences(figure: Figure, ours: Measured) -> tuple[str, ...]:
         apart.append(f"other split (test there, {ours.split} here)")
     if figure.questions == UNSTATED:
         apart.append("it is not stated which questions it counts")
+    if ours.reworded:
+        apart.append("questions in another wording here")
     if ours.part:
         apart.append("only a part of the split here")
     elif figure.n not in (None, ours.n):

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from biomedgpt_jax.core.errors import UsageError
-from biomedgpt_jax.data.instructions.reword import chooser
+from biomedgpt_jax.data.instructions.reword import Choose, chooser
 from biomedgpt_jax.data.instructions.variant import COUNT, TRAINED
 from biomedgpt_jax.data.writer import write_json
 from biomedgpt_jax.eval.compare import Evaluation
@@ -49,12 +49,17 @@ def exams_of(config: Config, out: Path) -> Iterator[tuple[Exam, Path]]:
     """
     named = str(config.instruct)
     for each in NUMBERS if named == ALL else (named,):
-        try:
-            choose = chooser(each, config.instruct_seed) if each else None
-        except ValueError as error:
-            raise UsageError(f"config.instruct={named!r}: {error}, or {ALL}.") from error
+        choose = wording(each, config.instruct_seed)
         folder = out / f"wording_{each}" if named == ALL else out
         yield exam(config.data, config.split, config.train_split, config.limit, choose), folder
+
+
+def wording(named: str, seed: int) -> Choose | None:
+    """That of `config.instruct`; None: questions as they stand. Raises UsageError where there is none so named."""
+    try:
+        return chooser(named, seed) if named else None
+    except ValueError as error:
+        raise UsageError(f"config.instruct={named!r}: {error}, or {ALL}.") from error
 
 
 def spreads(evaluations: Sequence[Evaluation]) -> list[Spread]:

@@ -62,7 +62,7 @@ def run_suite(values: flags.FlagValues, config: Config, out: Path) -> None:
         whole = _of_all(advance, [p.questions for p, answered in zip(plan.asked, done, strict=True) if not answered])
         for planned, answered in zip(plan.asked, done, strict=True):
             try:
-                _examine(planned, model, out, whole, answered=answered)
+                failed += _examine(planned, model, out, whole, answered=answered)
             except LostProcess:
                 raise
             except (RunError, DataError) as error:
@@ -71,22 +71,21 @@ def run_suite(values: flags.FlagValues, config: Config, out: Path) -> None:
                 failed.append(LeftOut(planned.title, "", str(error)))
     if not is_leader():
         return
-    scored = [planned for planned in plan.asked if planned.title not in {each.name for each in failed}]
-    results = [(planned, evaluation) for planned in scored for evaluation in _results(out, planned)]
+    results = [(planned, evaluation) for planned in plan.asked for evaluation in _results(out, planned)]
     suite = Suite(model.facts, tuple(results), plan.left_out, tuple(failed), plan.absent)
     write_suite(suite, out)
     console.print(scores_table(suite))
     console.print(f"Table: {out / 'suite.md'}, .json, .html, .tex", markup=False, soft_wrap=True)
     if failed:
         told = "; ".join(f"{each.name}: {each.why}" for each in failed)
-        raise RunError(f"{len(failed)} of {len(plan.asked)} sets could not be asked; the others are scored. {told}")
+        raise RunError(f"{len(failed)} of {len(plan.asked)} sets are not scored as asked for, the rest is. {told}")
 
 
 def _key(planned: Planned, model: AskedModel, values: flags.FlagValues, config: Config) -> dict[str, Any]:
     """What answers depend on. How many rows are asked at once is left out: it decides nothing but speed."""
     said = {name: model.facts[name] for name in IDENTITY if name in model.facts}
     settings = config.to_dict()
-    how = {name: settings[name] for name in ("pairs", "features", "instruct") if name in settings}
+    how = {name: settings[name] for name in ("pairs", "features", "instruct", "instruct_seed") if name in settings}
     called = {name: values[name].value for name in ("template", "geometry") if values[name].value}
     asked = {"max_new_tokens": planned.max_new_tokens, "limit": planned.limit, "data": list(planned.files)}
     return json.loads(json.dumps({**said, **how, **called, **asked}))
@@ -127,8 +126,8 @@ def _found(folder: Path, key: dict[str, Any]) -> list[str]:
     return [name for name in sorted({*before, *key}) if before.get(name) != key.get(name)]
 
 
-def _examine(planned: Planned, model: AskedModel, out: Path, advance: Advance, *, answered: bool) -> None:
-    """Asks one set, if need be, and has its answers scored under every protocol."""
+def _examine(planned: Planned, model: AskedModel, out: Path, advance: Advance, *, answered: bool) -> list[LeftOut]:
+    """Asks one set, if need be, and has its answers scored under every protocol; returns those that cannot."""
     folder, exam = out / planned.title, planned.exam()
     if not answered:
         first = planned.protocols[0]
@@ -136,15 +135,21 @@ def _examine(planned: Planned, model: AskedModel, out: Path, advance: Advance, *
             exam = replace(exam, remember=partial(kept, folder / UNFINISHED))
         model.ask(exam, first, planned.max_new_tokens, folder / _folder_name(first), advance)
     if not is_leader():
-        return
+        return []
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     source = load(str(_scored(folder)[0]))
+    failed = []
     for protocol in planned.protocols:
         place = folder / _folder_name(protocol)
         if not (place / SCORES).is_file():
-            _rescore(source, exam, protocol, place)
+            try:
+                _rescore(source, exam, protocol, place)
+            except RunError as error:
+                failed.append(LeftOut(planned.title, protocol.id, str(error)))
+                continue
         if not (place / PAGE).is_file():
             write_page(evaluation_page(load(str(place)), exam.split), place / PAGE)
+    return failed
 
 
 def _rescore(source: Evaluation, exam: Exam, protocol: Protocol, place: Path) -> None:
@@ -154,7 +159,8 @@ def _rescore(source: Evaluation, exam: Exam, protocol: Protocol, place: Path) ->
 
 
 def _results(out: Path, planned: Planned) -> list[Evaluation]:
-    return [load(str(out / planned.title / _folder_name(protocol))) for protocol in planned.protocols]
+    folders = [out / planned.title / _folder_name(protocol) for protocol in planned.protocols]
+    return [load(str(folder)) for folder in folders if (folder / SCORES).is_file()]
 
 
 def _scored(folder: Path) -> list[Path]:

@@ -12,14 +12,13 @@ from rich.table import Table as Printed
 
 from biomedgpt_jax.data.spec import DatasetSpec
 from biomedgpt_jax.eval.compare import Evaluation
-from biomedgpt_jax.eval.measured import measured
+from biomedgpt_jax.eval.measured import Origin, measured
 from biomedgpt_jax.eval.published import Beside, Figure, Measured, beside
 from biomedgpt_jax.eval.published_figures import FIGURES
 from biomedgpt_jax.eval.summary import INTERVAL
 from biomedgpt_jax.report.content import DataFacts, RunPage, Table, percent
 from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.text_tables import latex, markdown
-from biomedgpt_jax.verbs.page_content import task_name
 from biomedgpt_jax.verbs.suite_plan import LeftOut, Planned
 
 NONE, APART = "\N{EN DASH}", "\N{NOT EQUAL TO}"
@@ -43,9 +42,7 @@ class Suite:
     @cached_property
     def measured(self) -> tuple[Measured, ...]:
         return tuple(
-            row
-            for planned, evaluation in self.results
-            for row in measured(evaluation, planned.name, planned.split, part=bool(planned.limit))
+            row for planned, evaluation in self.results for row in measured(evaluation, _origin(planned, evaluation))
         )
 
     @cached_property
@@ -65,13 +62,19 @@ def write_suite(suite: Suite, out: Path) -> None:
 
 def scores_table(suite: Suite) -> Printed:
     """What is printed at the end."""
-    content = _scores(suite)
     table = Printed(title=_title(suite), title_justify="left", box=box.SIMPLE_HEAD)
-    for name in content.columns:
+    for name in ("data set", "questions", "n", "protocol", "score", "mean", "majority"):
         table.add_column(name, overflow="fold")
-    for row in content.rows:
-        table.add_row(*row)
+    for row in suite.measured:
+        if row.headline:
+            asked = (row.data, f"{row.task}, {row.questions}", str(row.n), row.protocol, row.score)
+            table.add_row(*asked, percent(row.mean), percent(row.baseline))
     return table
+
+
+def _origin(planned: Planned, evaluation: Evaluation) -> Origin:
+    results = f"{planned.title}/{Path(evaluation.folder).name}"
+    return Origin(results, planned.name, planned.split, part=planned.is_part)
 
 
 def _title(suite: Suite) -> str:
@@ -88,18 +91,22 @@ def _tables(suite: Suite) -> tuple[Table, ...]:
 
 
 def _scores(suite: Suite) -> Table:
-    columns = ("data set", "split", "questions", "n", "protocol", "score", "mean", "95% interval", "majority answer")
+    columns = (
+        "data set", "split", "questions", "n", "protocol", "score", "mean", "95% interval", "majority answer",
+        "results",
+    )  # fmt: skip
     rows = (
         (
             row.data,
             _split(row),
-            f"{task_name(row.task)}, {row.questions}",
+            f"{row.task}, {row.questions}",
             f"{row.n:,}",
             row.protocol,
             row.score,
             percent(row.mean),
             NONE if row.low is None else f"{percent(row.low)} to {percent(row.high)}",
             percent(row.baseline),
+            row.results,
         )
         for row in suite.measured
         if row.headline
@@ -141,8 +148,8 @@ def _asked(suite: Suite) -> Table:
 
 
 def _left_out(suite: Suite) -> Table:
-    rows = ((each.name, each.task or NONE, each.why) for each in (*suite.failed, *suite.left_out))
-    return Table("Not scored, though there", ("data set", "task", "why"), tuple(rows))
+    rows = ((each.name, each.protocol or NONE, each.why) for each in (*suite.failed, *suite.left_out))
+    return Table("Not scored, though there", ("data set", "protocol", "why"), tuple(rows))
 
 
 def _absent(suite: Suite) -> Table:

@@ -6,11 +6,13 @@ from pathlib import Path
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.datasets import ALL, DATASETS
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.instructions.reword import Choose
 from biomedgpt_jax.data.manifest import MANIFEST, Manifest, read_manifest
 from biomedgpt_jax.data.spec import DatasetSpec
 from biomedgpt_jax.eval.protocols import Protocol, protocol
 from biomedgpt_jax.verbs.command_line import Config, suggest
 from biomedgpt_jax.verbs.exam import Exam, exam
+from biomedgpt_jax.verbs.instructed import wording
 
 OTHER, OTHER_PROTOCOL = "other", "strict/v1"  # of data of one's own
 SCORED_SPLITS = ("test", "test_clean", "validation")  # the first that a data set has is asked
@@ -27,7 +29,9 @@ class Planned:
     protocols: tuple[Protocol, ...]
     max_new_tokens: int
     limit: int
+    choose: Choose | None  # the wording of its questions
     questions: int
+    is_part: bool  # of the split
     files: tuple[str, ...]  # sha256 of those of both splits
 
     @property
@@ -36,15 +40,15 @@ class Planned:
         return f"{self.folder.name}_{self.split}"
 
     def exam(self) -> Exam:
-        return exam(str(self.folder), self.split, self.train_split, self.limit)
+        return exam(str(self.folder), self.split, self.train_split, self.limit, self.choose)
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Data that is not scored."""
+    """Data that is not scored, or not under one protocol."""
 
     name: str
-    task: str
+    protocol: str  # "": under none
     why: str
 
 
@@ -76,7 +80,7 @@ def plan_suite(config: Config) -> SuitePlan:
             except (DataError, RunError) as error:
                 if wanted or isinstance(error, UsageError):
                     raise
-                left_out.append(LeftOut(folder.name, _task(manifest.name), str(error)))
+                left_out.append(LeftOut(folder.name, "", str(error)))
     if not asked:
         told = "".join(f" {each.name}: {each.why}." for each in left_out)
         raise UsageError(
@@ -116,18 +120,21 @@ def _planned(folder: Path, manifest: Manifest, split: str, config: Config) -> Pl
     if not split:
         raise RunError(f"{folder} has none of the splits {', '.join(SCORED_SPLITS)}; name one: {folder.name}:SPLIT")
     settings = config.tasks[_task(manifest.name)]
-    names = (OTHER_PROTOCOL if spec is None else spec.protocol, *settings.protocols)
+    own = OTHER_PROTOCOL if spec is None or spec.protocol is None else spec.protocol
     train = config.train_split if config.train_split in manifest.splits and config.train_split != split else ""
-    asked = exam(str(folder), split, train, config.limit)
+    choose = wording(config.instruct, config.instruct_seed)
+    asked = exam(str(folder), split, train, config.limit, choose)
     return Planned(
         folder=folder,
         name=manifest.name,
         split=split,
         train_split=train,
-        protocols=tuple(protocol(name) for name in dict.fromkeys(names)),
+        protocols=tuple(protocol(name) for name in dict.fromkeys((own, *settings.protocols))),
         max_new_tokens=settings.max_new_tokens,
         limit=config.limit,
+        choose=choose,
         questions=len(asked.questions),
+        is_part=len(asked.questions) < manifest.splits[split].samples,
         files=tuple(file.sha256 for name in (split, train) if name for file in manifest.splits[name].files),
     )
 
