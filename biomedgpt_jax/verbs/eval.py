@@ -37,6 +37,7 @@ from biomedgpt_jax.verbs.exam import Exam
 from biomedgpt_jax.verbs.instructed import SUMMED_UP, exams_of, show, write_overview
 from biomedgpt_jax.verbs.page_content import alignment_tables, evaluation_page
 from biomedgpt_jax.verbs.progress import progress
+from biomedgpt_jax.verbs.score_tables import part_tables
 from biomedgpt_jax.verbs.suite import run_suite
 
 EXAMPLE = "biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/small --out=runs/small/eval/test"
@@ -110,7 +111,7 @@ def _show(asked: list[tuple[Exam, Path]], out: Path) -> None:
     else:
         (page,) = pages
         console.print(summary_table(page))
-        for table in alignment_tables(evaluations[0]):
+        for table in (*alignment_tables(evaluations[0]), *part_tables(evaluations[0])):
             show(console, table, len(table.columns))
     console.print(f"Page: {out / 'page.html'}", markup=False)
 

@@ -13,15 +13,11 @@ from biomedgpt_jax.eval.compare import Evaluation
 from biomedgpt_jax.report.content import Chart, DataFacts, LossRow, RunPage, ScoreRow, Series, Shown, Table, percent
 from biomedgpt_jax.verbs.linting import UNKNOWN
 from biomedgpt_jax.verbs.model_spec import ModelSpec, count_parameters
+from biomedgpt_jax.verbs.score_tables import all_scores, part_tables, task_name
 
 ALIGNMENT = "Alignment accuracy: outputs in the form that was demanded, right or wrong"
 SHOWN_IMAGES = 12
 SHOWN_PER_IMAGE = 3
-TASK_NAMES = {"organ": "body part shown", "vqa": "the data set's own", "modality": "modality"}
-
-
-def task_name(task: str) -> str:
-    return TASK_NAMES.get(task, task)
 
 
 def describe(spec: ModelSpec, model: ModelFns) -> str:
@@ -51,7 +47,7 @@ def evaluation_page(evaluation: Evaluation, split: PreparedSplit) -> RunPage:
     """The page of one evaluation of `split`."""
     scores, facts = evaluation.scores, evaluation.scores["facts"]
     said = {key: value for key, value in facts.items() if key != "description"}
-    said |= {"data hash": scores["data_hash"], **said.pop("decoding", {})}
+    said |= {"data hash": scores["data_hash"], **said.pop("decoding", {}), **protocol_facts(scores)}
     return RunPage(
         title=f"Evaluation of {facts.get('model', 'a model')}",
         model=facts.get("description", ""),
@@ -61,8 +57,13 @@ def evaluation_page(evaluation: Evaluation, split: PreparedSplit) -> RunPage:
         scores=score_rows(evaluation, None),
         samples=shown_samples(split, evaluation, None),
         facts=tuple((key.replace("_", " "), _said(value)) for key, value in said.items()),
-        tables=(*alignment_tables(evaluation), _all_scores(evaluation)),
+        tables=(*alignment_tables(evaluation), *part_tables(evaluation), all_scores(evaluation)),
     )
+
+
+def protocol_facts(scores: dict[str, Any]) -> dict[str, str]:
+    """Where the rules of the scores are from and what is wrong with them; from scores.json."""
+    return {"protocol": f"{scores['protocol']}: {scores['source']}", "its known faults": " ".join(scores["faults"])}
 
 
 def alignment_tables(evaluation: Evaluation) -> tuple[Table, ...]:
@@ -160,18 +161,6 @@ def _named(group: dict[str, Any]) -> str:
     """Task and kind of answer, and the score that is shown where it is not the share of right answers."""
     score = "" if group["headline"] == "accuracy" else f": {group['headline']}"
     return f"{task_name(group['task'])}, {group['answer_type']}{score}"
-
-
-def _all_scores(evaluation: Evaluation) -> Table:
-    rows = []
-    for group in evaluation.scores["groups"]:
-        for name, score in group["scores"].items():
-            baseline = None if group["baseline"] is None else group["baseline"]["scores"].get(name)
-            interval = "" if score["low"] is None else f"{percent(score['low'])} to {percent(score['high'])}"
-            questions = f"{task_name(group['task'])}, {group['answer_type']}"
-            rows.append((questions, str(group["n"]), name, percent(score["mean"]), interval, percent(baseline)))
-    columns = ("questions", "n", "score", "mean", "95% interval", "majority answer")
-    return Table(f"All scores of {evaluation.scores['protocol']}", columns, tuple(rows))
 
 
 def _shown(split: PreparedSplit, sample: Any, after: Evaluation, before: Evaluation | None) -> Shown:

@@ -30,10 +30,12 @@ from biomedgpt_jax.verbs.page_content import (
     loss_chart,
     loss_rows,
     metrics_rows,
+    protocol_facts,
     score_rows,
     shown_samples,
     task_name,
 )
+from biomedgpt_jax.verbs.score_tables import part_tables
 from biomedgpt_jax.verbs.spec_file import read_spec
 
 EXAMPLE = "biomedgpt report --runs=runs/stage1,runs/stage2 --out=runs/report.html"
@@ -83,10 +85,11 @@ def make_page(runs: list[Path], export: Path | None, required: tuple[str, float]
         facts=(
             ("configuration", str(runs[-1] / "config.json")),
             ("data hash", after.scores["data_hash"]),
+            *protocol_facts(after.scores).items(),
             ("lint", lint_said(after.scores["facts"])),
             ("versions", ", ".join(f"{name} {version(name)}" for name in ("biomedgpt-jax", "jax", "flax"))),
         ),
-        tables=(_ledger_table(runs[-1]),),
+        tables=(*part_tables(after), _ledger_table(runs[-1])),
     )
 
 

@@ -20,6 +20,7 @@ from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
 
+from biomedgpt_jax.checkpoint.fingerprint import leaf_records, tree_hash
 from biomedgpt_jax.core.compile_cache import cache_folder, use_cache
 from biomedgpt_jax.core.errors import EXIT_RESTART, UsageError
 from biomedgpt_jax.core.host_memory import keep_freed_memory
@@ -259,11 +260,16 @@ def _evaluate(
     def evaluate(state: TrainState) -> dict[str, float | int]:
         figures: dict[str, float | int] = {}
         params, step = answering_params(state), int(state.step)
+        asked = {
+            "model": f"{workdir} step {step}",
+            "model_hash": tree_hash(leaf_records(params)),
+            "dtype": config.model.compute_dtype,
+            **score_facts(workdir),
+        }
         with progress() as advance:
             for scorer in scorers:
                 folder = workdir / "eval" / f"step_{step}" / scorer.folder_name
-                facts = {"model": f"{workdir} step {step}", "dtype": config.model.compute_dtype, **score_facts(workdir)}
-                summary, _ = scorer(parts.model, params, folder, facts, advance)
+                summary, _ = scorer(parts.model, params, folder, asked, advance)
                 figures |= headline_figures(summary, f"score/{scorer.folder_name}" if len(scorers) > 1 else "score")
         return figures
 

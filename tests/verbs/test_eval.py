@@ -62,6 +62,22 @@ def test_page_shows_n_interval_baseline_and_protocol(evaluation, prepared_data, 
         assert text in page, text
 
 
+def test_what_is_known_of_a_protocol_is_said_and_what_is_left_out(evaluation, prepared_data, tmp_path):
+    called = rescore(evaluation, prepared_data, tmp_path, "classify/v1")
+    assert called.code == 0, called
+    for text in ("By class", "Scores left out", "auc", "no class probabilities"):
+        assert text in called.out, called.out
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["source"] == "ours" and len(scores["faults"]) == 1
+    (group,) = scores["groups"]
+    assert [(row["name"], row["n"], row["said"]) for row in group["classes"]] == [("no", 1, 0), ("yes", 1, 0)]
+    page = (tmp_path / "page.html").read_text()
+    for text in ("its known faults", scores["faults"][0], "By class", "Scores left out", "no class probabilities"):
+        assert text in page, text
+    facts = scores["facts"]
+    assert {"model", "model_hash", "decoding", "lint", "lint_allowed", "dtype", "rescored"} <= facts.keys()
+
+
 @pytest.mark.parametrize("form", [lambda a, b: [f"--compare={a},{b}"], lambda a, b: ["--compare", a, b]])
 def test_compare_in_both_forms(form, evaluation, prepared_data, tmp_path):
     said = tmp_path / "said"
