@@ -68,12 +68,12 @@ def plan_suite(config: Config) -> SuitePlan:
     root, wanted = Path(config.root), [_wanted(name) for name in config.sets]
     found, damaged = _prepared(root)
     for name, _ in wanted:
-        if not any(name in (folder.name, manifest.name) for folder, manifest in found):
+        if not any(_is(name, folder, manifest, found) for folder, manifest in found):
             _refuse_missing(name, root, [folder.name for folder, _ in found], damaged)
     asked: list[Planned] = []
     left_out = [LeftOut(name, "", why) for name, why in damaged.items()]
     for folder, manifest in found:
-        splits = [split for name, split in wanted if name in (folder.name, manifest.name)]
+        splits = [split for name, split in wanted if _is(name, folder, manifest, found)]
         for split in splits or ([] if wanted else [""]):
             try:
                 asked.append(_planned(folder, manifest, split, config))
@@ -95,6 +95,11 @@ def _wanted(entry: str) -> tuple[str, str]:
     """Name, and split or ""."""
     name, _, split = entry.partition(":")
     return name, split
+
+
+def _is(name: str, folder: Path, manifest: Manifest, found: list[tuple[Path, Manifest]]) -> bool:
+    """Whether a name means this folder: its own, or where no folder has the name, that of its data set."""
+    return name == folder.name or (name == manifest.name and all(name != other.name for other, _ in found))
 
 
 def _prepared(root: Path) -> tuple[list[tuple[Path, Manifest]], dict[str, str]]:
@@ -126,7 +131,7 @@ def _planned(folder: Path, manifest: Manifest, split: str, config: Config) -> Pl
     asked = exam(str(folder), split, train, config.limit, choose)
     return Planned(
         folder=folder,
-        name=manifest.name,
+        name=manifest.name if spec else folder.name,
         split=split,
         train_split=train,
         protocols=tuple(protocol(name) for name in dict.fromkeys((own, *settings.protocols))),
