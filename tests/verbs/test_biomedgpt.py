@@ -6,9 +6,18 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import openai
 import pytest
 
+from biomedgpt_jax.data.rows import ImageBytes
+from biomedgpt_jax.data.source import Turn
+from biomedgpt_jax.eval.row_decode import GREEDY
+from biomedgpt_jax.verbs.assistant import Assistant, Manner, Request
+from biomedgpt_jax.verbs.chat import Conversation, aloud
+from biomedgpt_jax.verbs.loaded_pairs import load_pairs
+from biomedgpt_jax.verbs.pair_reader import PairReader
 from tests.command import Called, assert_refused, biomedgpt, config
+from tests.serving import NAME, picture, serving, text
 
 PUBLISHED = {"tiny": ("33,488,336", 256), "huge": ("929,486,848", 1280)}  # parameters, width
 # Two steps of the tiny data, at sizes that compile fast.
@@ -108,6 +117,18 @@ def test_a_run_is_asked_by_scores_and_by_trie(small, prepared_data, raw_data, tm
     assert rows[0]["answer"] in {"yes", "no"}
 
 
+def test_instructed_it_answers_in_any_words(small, prepared_data, tmp_path):
+    """Neither its closed list nor the limits of its training hold; the prompt is the instruction."""
+    asked = ("eval", config(f"eval.py:data={prepared_data},instruct=vqa-yes-no/json"), f"--model={small.folder}")
+    called = biomedgpt(*asked, "--config.max_new_tokens=2", f"--out={tmp_path / 'o'}")
+    assert called.code == 0 and "Alignment accuracy" in called.out, called
+    scores = json.loads((tmp_path / "o" / "scores.json").read_text())
+    assert scores["facts"]["task"] == "instruction" and "closed_list" not in scores["facts"]["decoding"]
+    assert scores["facts"]["instructions"] == ["vqa-yes-no/json"] and scores["alignment"][0]["n"] == 2
+    refused = biomedgpt(*asked, "--config.pairs.method=candidates", f"--out={tmp_path / 'p'}")
+    assert_refused(refused, 2, "config.instruct leaves the words of an answer open")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -129,3 +150,41 @@ def test_settings_that_do_not_fit_are_refused(options, said, prepared_data, tmp_
 def test_a_run_of_another_family_is_no_place_to_resume(small, prepared_data):
     called = biomedgpt("train", config(f"smoke.py:stage=1,data={prepared_data}"), f"--workdir={small.folder}")
     assert_refused(called, 1, "expected a ModelSpec, found a BiomedGptSpec")
+
+
+def test_it_is_served_and_talks_as_it_answers_a_file_of_questions(small, raw_data):
+    reader = PairReader(load_pairs(small.folder, None, "float32", {}, ""), open=False)
+    assistant = Assistant(reader, rows=3)
+    shown, other = raw_data / "images" / "4.png", raw_data / "images" / "5.png"
+    manner = Manner(GREEDY, 3, (0, 0))
+    images = (ImageBytes(shown.read_bytes(), "4.png"),)
+    requests = [
+        Request(question, (Turn(question, ""),), pictures, manner)
+        for question, pictures in (("Is it red?", images), ("Is it red?", ()), ("Is it a very large lung?", images))
+    ]
+    expected = [said.text for said in assistant.answer([assistant.prompt(request) for request in requests])]
+    assert set(expected) <= {"yes", "no"}
+    assert ["".join(aloud(assistant, request)) for request in requests[::2]] == expected[::2]
+
+    with serving(assistant) as server:
+        given = server.ask(picture(shown), text("Is it red?"), max_tokens=1)  # an answer of the list is given whole
+        assert (given.choices[0].message.content, given.choices[0].finish_reason) == (expected[0], "stop")
+        stream = server.ask(picture(shown), text("Is it red?"), stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == expected[0]
+        for parts, system, words in (
+            ((picture(shown), picture(other), text("a?")), (), "2 images, but this model reads one"),
+            ((text("a?"),), ({"role": "system", "content": "a"},), "answers single questions"),
+            (
+                (text("a?"),),
+                ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}),
+                "single questions",
+            ),
+        ):
+            messages = [*system, {"role": "user", "content": list(parts)}]
+            with pytest.raises(openai.BadRequestError, match=words):
+                server.client().chat.completions.create(model=NAME, messages=messages)
+
+    talk = Conversation(assistant, manner)
+    talk.show(other)
+    talk.show(shown)
+    assert ["".join(talk.ask(question)) for question in ("Is it red?", "Is it a very large lung?")] == expected[::2]

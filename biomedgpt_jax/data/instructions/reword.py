@@ -41,16 +41,17 @@ def instructions_for(sample: Sample) -> Instructions | None:
         return _BY_TASK[task]
     if task == "caption":
         return REPORT if sample.meta.get("modality") == CHEST_X_RAY else CAPTION
+    yes_no = set(map(plain, choices)) == set(YES_OR_NO)
     if not sample.images:
         if sample.meta.get("context") is not None and choices:
-            return OUTCOME if set(map(plain, choices)) == set(YES_OR_NO) else READING
+            return OUTCOME if yes_no else READING
         return EXAMINATION if choices else QUESTION
     if is_chinese(sample.turns[0].question):
         return CHINESE
-    if choices:
+    if choices and not (yes_no and task == "vqa"):
         return CHOICE if task == "vqa" else CLASSIFICATION
-    yes_no = sample.meta.get("answer_type") == "closed" and plain(sample.turns[0].answer) in YES_OR_NO
-    return YES_NO if yes_no else OPEN
+    closed = sample.meta.get("answer_type") == "closed" and plain(sample.turns[0].answer) in YES_OR_NO
+    return YES_NO if yes_no or closed else OPEN
 
 
 def reword(sample: Sample, instructions: Instructions, number: int) -> Sample:

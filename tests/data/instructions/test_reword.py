@@ -74,6 +74,11 @@ def test_lettered_questions_name_each_option_once():
     assert made.turns == (Turn("What is seen?\nA. edema, mild\nB. none\nC. mass\nAnswer with the letter alone.", "C"),)
 
 
+def test_the_choices_yes_and_no_are_a_question_of_yes_or_no():
+    stated = sample("Is it red?", "no", closed("vqa", ("no", "yes")), (0,))
+    assert instructions_for(stated) is instructions_for(SAMPLES["vqa-yes-no"])
+
+
 def test_conversations_stay_as_they_are():
     turns = (Turn("a", "b"), Turn("c", "d"))
     for meta, talk in (({}, turns[:1]), ({"task": "instruction"}, turns[:1]), ({"task": "vqa"}, turns)):
