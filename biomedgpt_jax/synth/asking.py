@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 from biomedgpt_jax.synth.asks import Ask, Task
 from biomedgpt_jax.synth.costs import Gauge, Purse
-from biomedgpt_jax.synth.endpoint import Busy, Closed, Endpoint, Unusable
-from biomedgpt_jax.synth.journal import Journal
+from biomedgpt_jax.synth.endpoint import Busy, Closed, Endpoint, Trouble, Unusable
+from biomedgpt_jax.synth.journal import Journal, State
 from biomedgpt_jax.synth.outcomes import Judge, Open
 from biomedgpt_jax.synth.rates import Rates
 
 PATIENCE = 10  # tasks in a row without an answer, after which the endpoint is taken to be down
+LONG_SECONDS = 10.0  # a pause that is worth a word
 Advance = Callable[[int], None]  # tasks that are done, of those in this call
 
 
@@ -41,6 +42,7 @@ class Asker:
     gauge: Gauge
     retry: Retry
     concurrency: int
+    say: Callable[[str], None]
     ended: str = ""
     met: dict[str, int] = field(default_factory=dict)  # what Busy and Unusable said, and how often
     _done: int = 0
@@ -104,6 +106,8 @@ class Asker:
                     return True
                 if error.seconds is not None:
                     self.rates.hold(error.seconds)
+                    if error.seconds > LONG_SECONDS:
+                        self.say(f"{error}: the endpoint asks for a pause of {error.seconds:.0f} s")
                 if attempt + 1 < self.retry.attempts:
                     self.rates.stop.wait(pause)
             finally:
@@ -116,36 +120,37 @@ class Asker:
         try:
             reply = self.endpoint.send(ask)
         except Busy as error:
-            (self.journal.lost if error.paid else self.journal.unpaid)(ask.key, str(error))
-            self._count(str(error))
+            self._met(ask, error, State.LOST if error.paid else State.UNPAID)
             raise
         except Unusable as error:
-            self.journal.failed(ask.key, str(error))
-            self._count(str(error))
+            self._met(ask, error, State.FAILED)
             if not self._answered:  # else it is this row's own fault
                 self._no_answer(str(error))
             return None
         except Closed as error:
-            self.journal.unpaid(ask.key, str(error))
+            self._met(ask, error, State.UNPAID)
             self._stop(str(error))
             return None
         except BaseException:
-            self.journal.lost(ask.key, "an error of this program")
+            self.journal.unanswered(ask.key, State.LOST, "an error of this program")
             raise
         self.journal.answer(ask.key, reply)
-        self.gauge.learn(ask.text_bytes, len(ask.images), reply.input_tokens)
         self._silent, self._answered = 0, True
+        if self.purse.budget is not None and not reply.input_tokens:
+            self._stop("the endpoint does not say how many tokens it used, so that no budget can be kept")
+        self.gauge.learn(ask.text_bytes, len(ask.images), reply.input_tokens)
         return reply.input_tokens + reply.output_tokens
+
+    def _met(self, ask: Ask, error: Trouble, state: State) -> None:
+        self.journal.unanswered(ask.key, state, str(error), error.told)
+        with self._lock:
+            self.met[str(error)] = self.met.get(str(error), 0) + 1
 
     def _no_answer(self, why: str) -> None:
         with self._lock:
             self._silent += 1
         if self._silent >= PATIENCE:
             self._stop(f"{PATIENCE} requests in a row had no answer, the last: {why}")
-
-    def _count(self, why: str) -> None:
-        with self._lock:
-            self.met[why] = self.met.get(why, 0) + 1
 
     def _stop(self, why: str) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from biomedgpt_jax.data.images import decode_rgb
 from biomedgpt_jax.synth.material import Source
 from biomedgpt_jax.synth.prompts import Prompt
 
@@ -145,10 +146,11 @@ def _openai_body(ask: Ask, settings: Settings) -> dict[str, Any]:
 
 
 def _encoded(image: bytes) -> tuple[str, str]:
-    """(media type, base64) of an image that goes to a model; other formats than MEDIA go as PNG."""
+    """(media type, base64) of an image; what is not of MEDIA, or deeper than 8 bits, goes as PNG of 8 bits."""
     with Image.open(io.BytesIO(image)) as opened:
-        if opened.format not in MEDIA or opened.mode.startswith(("I", "F")):
-            out = io.BytesIO()
-            opened.convert("RGB").save(out, "PNG")
-            return MEDIA["PNG"], base64.b64encode(out.getvalue()).decode()
-        return MEDIA[opened.format], base64.b64encode(image).decode()
+        kind, mode = opened.format or "", opened.mode
+    if kind not in MEDIA or mode.startswith(("I", "F")):
+        out, kind = io.BytesIO(), "PNG"
+        Image.fromarray(decode_rgb(image, (0, 0, 0))).save(out, kind)
+        image = out.getvalue()
+    return MEDIA[kind], base64.b64encode(image).decode()

@@ -96,7 +96,7 @@ def read_results(path: Path, host: str, protocol: Protocol, journal: Journal) ->
         else:
             found.failed += not result.again
             found.unpaid += result.again
-            (journal.unpaid if result.again else journal.failed)(key, result.why)
+            journal.unanswered(key, State.UNPAID if result.again else State.FAILED, result.why)
     journal.answers(replies)
     return found
 

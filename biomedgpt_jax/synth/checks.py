@@ -35,7 +35,7 @@ FAULTS = {
     "endpoint": "the endpoint would not take the request",
 }
 FINAL = ("skip",)
-_FENCE = re.compile(r"^```(?:json)?\s*\n(.*)\n```$", re.DOTALL)
+_THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _SOURCE = re.compile(
     r"\b(?:the|this|its|a|image|figure) (?:caption|legend|accompanying text)\b|\bcaptions?\b"
     r"|\b(?:the|this) (?:given|provided|accompanying|source|above|original) "
@@ -94,9 +94,10 @@ def judge(task: Task, text: str, stop: str, terms: Terms) -> Verdict:
 
 
 def _json(text: str) -> dict[str, Any] | None:
-    fenced = _FENCE.match(text.strip())
+    """The object from the first brace to the last; models like to put words, thoughts or a fence around it."""
+    said = _THOUGHTS.sub("", text)
     try:
-        content = json.loads(fenced[1] if fenced else text.strip())
+        content = json.loads(said[said.index("{") : said.rindex("}") + 1], strict=False)
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

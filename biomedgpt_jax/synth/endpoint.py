@@ -14,21 +14,29 @@ from biomedgpt_jax.synth.asks import Ask
 from biomedgpt_jax.synth.journal import Reply
 
 
-class Busy(Exception):
+class Trouble(Exception):
+    """What an endpoint met. Its text shows nothing of the data; `told` are the endpoint's own words, which may."""
+
+    def __init__(self, why: str, told: str = ""):
+        super().__init__(why)
+        self.told = told
+
+
+class Busy(Trouble):
     """Ask again later. `seconds`: when, if the endpoint said so; `paid`: whether the answer may have been made."""
 
-    def __init__(self, why: str, seconds: float | None = None, paid: bool = False):
-        super().__init__(why)
+    def __init__(self, why: str, told: str = "", *, seconds: float | None = None, paid: bool = False):
+        super().__init__(why, told)
         self.seconds = seconds
         self.paid = paid
 
 
-class Unusable(Exception):
+class Unusable(Trouble):
     """The endpoint will not take this request, whenever it is asked; others it may."""
 
 
-class Closed(Exception):
-    """The endpoint takes no request of ours: a wrong key, model or address, or no money. Shows no text of data."""
+class Closed(Trouble):
+    """The endpoint takes no request of ours: a wrong key, model or address, or no money."""
 
 
 @dataclass(frozen=True)

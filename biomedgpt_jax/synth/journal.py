@@ -118,14 +118,9 @@ class Journal:
     def answers(self, replies: Mapping[str, Reply]) -> None:
         self._write(*({"what": "answer", "key": key, "reply": vars(reply)} for key, reply in replies.items()))
 
-    def unpaid(self, key: str, why: str) -> None:
-        self._write({"what": "unpaid", "key": key, "why": why})
-
-    def lost(self, key: str, why: str) -> None:
-        self._write({"what": "lost", "key": key, "why": why})
-
-    def failed(self, key: str, why: str) -> None:
-        self._write({"what": "failed", "key": key, "why": why})
+    def unanswered(self, key: str, state: State, why: str, told: str = "") -> None:
+        """UNPAID, LOST or FAILED; `told` are the endpoint's words."""
+        self._write({"what": state.value, "key": key, "why": why, **({"told": told} if told else {})})
 
     def _write(self, *entries: dict[str, Any]) -> None:
         lines = [json.dumps({**entry, "at": now()}, ensure_ascii=False).encode() + b"\n" for entry in entries]

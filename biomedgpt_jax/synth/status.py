@@ -9,12 +9,13 @@ from types import ModuleType
 from typing import Any
 
 from biomedgpt_jax.data.errors import DataError
-from biomedgpt_jax.synth.endpoint import Address, Busy, Closed, Unusable
+from biomedgpt_jax.synth.endpoint import Address, Busy, Closed, Trouble, Unusable
 
 # Whatever is asked, the answer will be the same: the key, the account, the model or the path is wrong.
 _CLOSED = (401, 402, 403, 404, 405)
 _BUSY = (408, 409, 423, 425, 429)
 _NO_MONEY = ("insufficient_quota", "billing_error", "billing_hard_limit_reached")
+LONGEST = 2000  # characters of an endpoint's own words that are kept
 # Errors of the HTTP library before anything went out.
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError", "ProxyError")
 # They would print whole requests, with the texts of patients, where ANTHROPIC_LOG or OPENAI_LOG asks for it.
@@ -34,7 +35,7 @@ def quiet(name: str) -> ModuleType:
 
 @contextmanager
 def translated(package: Any, address: Address) -> Iterator[None]:
-    """Turns the client's errors into Busy, Unusable or Closed. Their messages may quote it: none is passed on."""
+    """Turns the client's errors into Trouble."""
     try:
         yield
     except package.APIStatusError as error:
@@ -43,7 +44,7 @@ def translated(package: Any, address: Address) -> Iterator[None]:
         raise _of_connection(error) from None
     except package.APIError:  # an error told within a stream, or a body that is no answer
         raise Busy("an answer that broke off", paid=True) from None
-    except (Busy, Unusable, Closed):
+    except Trouble:
         raise
     except Exception as error:
         # A body that is no answer makes the clients fail in many ways; what is read after the head of a stream raises
@@ -51,20 +52,22 @@ def translated(package: Any, address: Address) -> Iterator[None]:
         raise Busy(f"an answer that cannot be read ({type(error).__name__})", paid=True) from None
 
 
-def _of_status(error: Any, address: Address) -> Exception:
+def _of_status(error: Any, address: Address) -> Trouble:
     status = int(error.status_code)
     kind = _kind(error)
     why = f"HTTP {status}{f' {kind}' if kind else ''}"
+    told = str(error.body)[:LONGEST]
+    told = told.replace(address.key, "[key]") if address.key else told
     if kind in _NO_MONEY:
-        return Closed(f"{address.host} answers {why}: the account has no money or quota left")
+        return Closed(f"{address.host} answers {why}: the account has no money or quota left", told)
     if 300 <= status < 400:
-        return Closed(f"{address.host} answers {why}, a way to another address; give that one as endpoint.url")
+        return Closed(f"{address.host} answers {why}, a way to another address; give that one as endpoint.url", told)
     if status in _CLOSED:
-        hint = {401: f"; is {address.key_variable} right?", 403: f"; is {address.key_variable} right?"}
-        return Closed(f"{address.host} answers {why}{hint.get(status, '; are endpoint.url and model right?')}")
+        wrong = f"is {address.key_variable} right?" if status in (401, 403) else "are endpoint.url and model right?"
+        return Closed(f"{address.host} answers {why}; {wrong}", told)
     if status in _BUSY or status >= 500:
-        return Busy(why, seconds=_retry_after(error.response.headers))
-    return Unusable(why)
+        return Busy(why, told, seconds=_retry_after(error.response.headers))
+    return Unusable(why, told)
 
 
 def _of_connection(error: Exception) -> Busy:

@@ -34,7 +34,7 @@ from biomedgpt_jax.synth.batch_files import FOLDER as BATCHES
 from biomedgpt_jax.synth.batch_files import read_results, write_batches
 from biomedgpt_jax.synth.batch_service import Service, fetch_batches, send_batches
 from biomedgpt_jax.synth.costs import Gauge, Prices, Purse, money
-from biomedgpt_jax.synth.endpoint import Busy, Closed, Unusable, is_loopback, refuse_third_party, restricted
+from biomedgpt_jax.synth.endpoint import Trouble, is_loopback, refuse_third_party, restricted
 from biomedgpt_jax.synth.estimate import Estimate, estimate
 from biomedgpt_jax.synth.grounding import read_terms
 from biomedgpt_jax.synth.journal import Journal
@@ -172,11 +172,12 @@ def _ask(work: Work, made: Estimate) -> str:
             gauge=work.gauge(),
             retry=retry_of(work.config),
             concurrency=limits.concurrency,
+            say=lambda text: print(text, file=sys.stderr),
         )
         advance("ask", 0, made.tasks, _so_far(work))
         asker.ask_all(work.tasks(), lambda done: advance("ask", done, made.tasks, _so_far(work)))
     for why, count in sorted(asker.met.items()):
-        print(f"met {count} times: {why}", file=sys.stderr)
+        print(f"met {count} times: {why} (its own words: {work.journal.path})", file=sys.stderr)
     return asker.ended
 
 
@@ -229,7 +230,7 @@ def _serve(work: Work, do: Any) -> str:
         client: Any = endpoint
         try:
             do(Service(client.client, work.settings.protocol, address_of(work.config)))
-        except (Busy, Unusable, Closed) as error:
+        except Trouble as error:
             return str(error)
     return ""
 

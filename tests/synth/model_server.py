@@ -107,7 +107,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             fault = self.model.faults.pop(0) if self.model.faults else Fault()
         time.sleep(fault.seconds or self.model.seconds)
         if fault.status != 200:
-            error = {"type": "error", "error": {"type": fault.error, "code": fault.error, "message": str(body)}}
+            message = f"{body} {dict(self.headers)}"
+            error = {"type": "error", "error": {"type": fault.error, "code": fault.error, "message": message}}
             return self._send(json.dumps(error).encode(), fault.status, fault.headers)
         reply = _anthropic if self.path.endswith("/messages") else _openai
         text = (self.model.says or good)(body) if fault.text is None else fault.text

@@ -64,6 +64,8 @@ def description(answer: str, question: str = "What is it?") -> str:
         (json.dumps({"question": "What?", "answer": GOOD, "note": "x"}), ["schema"]),
         (json.dumps({"question": "What?", "answer": 7}), ["schema"]),
         (json.dumps([1]), ["not-json"]),
+        (f"<think>A {{ brace</think>Here it is: {description(GOOD)} I hope it helps.", []),
+        (description(GOOD).replace("What is it?", "What\nis it?"), []),
         ("Here you are: {", ["not-json"]),
         ("I'm sorry, but I can't help with that.", ["refusal"]),
         ('{"skip": "too little"}', ["skip"]),

@@ -126,6 +126,9 @@ def test_a_breaking_endpoint_is_asked_again(provider, stream, captions, model, t
     assert lines == {"sent": 14, "answer": 6, "unpaid": 3, "lost": 5}
     assert report(tmp_path / "out")["spent"]["doubtful"] == 5
     assert "met 1 times: HTTP 429 rate_limit_error" in called.err
+    told = [line["told"] for line in journal(tmp_path / "out") if "told" in line]
+    assert len(told) == 3 and all("description" in words for words in told)
+    assert KEY not in (tmp_path / "out" / "journal.jsonl").read_text()
 
 
 def test_answers_that_fail_a_check_are_asked_again_and_kept(captions, model, tmp_path):
