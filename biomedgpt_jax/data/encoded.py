@@ -97,7 +97,7 @@ def check_rejected(split: PreparedSplit, rejected: Sequence[Rejected], usable: i
         shown = "; ".join(each.reason for each in rejected[:3])
         raise DataError(
             f"{split.name}: {len(rejected)} of {len(split)} samples can't be used: {shown}. "
-            "Repair them, or skip them by setting (they are counted)"
+            "Repair them, or set on_overflow to 'skip' (they are counted and named)"
         )
     if not usable:
         raise DataError(f"{split.name} holds no usable sample ({len(split)} in all)")

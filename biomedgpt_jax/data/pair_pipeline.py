@@ -254,7 +254,7 @@ def _too_large(
     return DataError(
         f"sample {mixture.sample_id(first)}: {lengths[first, 0]} source and {lengths[first, 1]} decoder tokens, but "
         f"the largest bucket is {max((shape.source, shape.target) for shape in buckets)}; {int((~usable).sum())} of "
-        f"{len(usable)} pairs are too large. Allow a larger bucket, or set overflow to 'skip' or 'truncate'"
+        f"{len(usable)} pairs are too large. Allow a larger bucket, or set on_overflow to 'skip' or 'truncate'"
     )
 
 
@@ -262,5 +262,5 @@ def _not_in_list(mixture: Mixture[Pairs], unlisted: np.ndarray) -> DataError:
     named = ", ".join(mixture.sample_id(number) for number in np.flatnonzero(unlisted)[:3].tolist())
     return DataError(
         f"the answers of {int(unlisted.sum())} of {len(unlisted)} pairs are not in the list of answers: {named}. "
-        "Make the list from the split that is trained on, or set overflow to 'skip'"
+        "Make the list from the split that is trained on, or set on_overflow to 'skip'"
     )

@@ -70,6 +70,11 @@ def build_train_data(
         for number in np.flatnonzero(~usable).tolist():
             lengths[number] = expanded_length(_sample(mixture, shape, number), shape.tokens_per_image)
         usable[:] = True
+    if not usable.any():
+        raise DataError(
+            f"none of the {len(usable)} samples fits a row of {shape.seq_len} tokens and {shape.image_slots} images; use "
+            "longer rows or more image slots"
+        )
     plans = []
     for epoch in range(num_epochs):
         order = mixture.epoch_order(usable, seed, epoch)
@@ -142,5 +147,5 @@ def _too_large(
     return DataError(
         f"sample {mixture.sample_id(first)}: {lengths[first]} tokens and {images[first]} images, but a row holds "
         f"{shape.seq_len} and {shape.image_slots}; {int((~usable).sum())} of {len(usable)} samples are too large. "
-        "Use longer rows or more image slots, or set overflow to 'skip' or 'truncate'"
+        "Use longer rows or more image slots, or set on_overflow to 'skip' or 'truncate'"
     )

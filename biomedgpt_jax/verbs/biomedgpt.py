@@ -19,7 +19,6 @@ from biomedgpt_jax.data.pair_batches import PairFields, empty_pair_batch
 from biomedgpt_jax.data.source import Sample
 from biomedgpt_jax.data.trie import Trie
 from biomedgpt_jax.eval.beam import Beams
-from biomedgpt_jax.eval.decode import GREEDY
 from biomedgpt_jax.eval.protocols import protocol
 from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig
 from biomedgpt_jax.models.biomedgpt_flops import train_flops
@@ -47,6 +46,7 @@ from biomedgpt_jax.verbs.biomedgpt_spec import (
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.costs import costs_of
 from biomedgpt_jax.verbs.family import Coder, Family, Predicate, RunData
+from biomedgpt_jax.verbs.left_out import left_out
 from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.pair_answers import METHODS, Answering
 from biomedgpt_jax.verbs.pair_data import (
@@ -141,12 +141,12 @@ def data(config: Config, spec: BiomedGptSpec, mesh: Mesh, workdir: Path) -> RunD
     planned = build_data(config, spec, tokenizer, encoded, trie)
     fixed = [each for each in encoded if isinstance(each, EncodedPairs)]
     shortened, hinted = sum(each.num_shortened for each in fixed), sum(each.num_hinted for each in fixed)
-    left_out = len(planned.skipped) + sum(len(each.rejected) for each in encoded)
     fill = f"{planned.fill.source_share:.1%} of source and {planned.fill.target_share:.1%} of target tokens"
     return RunData(
         num_steps=planned.num_steps,
-        said=f"{planned.num_steps} steps of {planned.batch_size} rows; filled: {fill}; left out: {left_out}; cut: "
-        f"{shortened}; with a hint: {hinted}; " + (f"{len(answers)} answers" if answers else "open answers"),
+        said=f"{planned.num_steps} steps of {planned.batch_size} rows; filled: {fill}; "
+        f"{left_out(planned.mixture, planned.skipped, workdir)}; cut: {shortened}; with a hint: {hinted}; "
+        + (f"{len(answers)} answers" if answers else "open answers"),
         facts={"fill": asdict(planned.fill), "answers": len(answers), "shortened": shortened, "hinted": hinted},
         objective=objective(config, spec, trie),
         batches=lambda rows: planned.batches(pair_image(spec), reading(config), rows),
@@ -178,8 +178,7 @@ def coder(config: Config, spec: BiomedGptSpec, workdir: Path) -> Coder | None:
 def answering(config: Config, answers: Answers) -> Answering:
     """How a run's questions are answered while it is trained."""
     beams = Beams(config.eval.beams, config.eval.length_penalty, config.eval.no_repeat, min_length=0)
-    key = jax.random.key(config.seed)
-    return Answering(config.eval.method, beams, GREEDY, config.eval.max_new_tokens, answers, key)
+    return Answering(config.eval.method, beams, config.eval.max_new_tokens, answers)
 
 
 def start(config: Config, spec: BiomedGptSpec, mesh: Mesh, say: Callable[[str], None]) -> Params:

@@ -24,6 +24,7 @@ from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.costs import costs_of
 from biomedgpt_jax.verbs.family import Coder, Family, Predicate, RunData
 from biomedgpt_jax.verbs.features import feature_shape, training_features
+from biomedgpt_jax.verbs.left_out import left_out
 from biomedgpt_jax.verbs.model_spec import (
     ModelSpec,
     build_model,
@@ -68,7 +69,8 @@ def _data(config: Config, spec: ModelSpec, mesh: Mesh, workdir: Path) -> RunData
     fill = f"{data.fill.token_share:.1%} of tokens, {data.fill.image_share:.1%} of image slots"
     return RunData(
         num_steps=data.num_steps,
-        said=f"{data.num_steps} steps of {data.batch_size} rows; filled: {fill}; left out: {len(data.skipped)} samples",
+        said=f"{data.num_steps} steps of {data.batch_size} rows; filled: {fill}; "
+        f"{left_out(data.mixture, data.skipped, workdir)}",
         facts={"fill": asdict(data.fill)},
         objective=_objective(config, spec),
         batches=lambda rows: data.batches(features or image_transform(spec), reading(config), rows),
