@@ -1,5 +1,5 @@
 """Your own files: biomedgpt prepare --out=data/mine --config=configs/data/own.py:layout=llava,train=train.json \
-    --config.source=raw/mine --config.images=images
+    --config.source=raw/mine --config.own.images=images
 
 Layouts: llava (JSON or JSONL with `conversations`), tsv (with a header), table (a Hugging Face datasets folder, Parquet
 or Arrow), tfds (a prepared TFDS folder, ArrayRecord), and BiomedGPT's headerless files: biomedgpt-vqa,
