@@ -72,8 +72,8 @@ def build_train_data(
         usable[:] = True
     if not usable.any():
         raise DataError(
-            f"none of the {len(usable)} samples fits a row of {shape.seq_len} tokens and {shape.image_slots} images; use "
-            "longer rows or more image slots"
+            f"none of the {len(usable)} samples fits a row of {shape.seq_len} tokens and {shape.image_slots} images; "
+            "use longer rows or more image slots"
         )
     plans = []
     for epoch in range(num_epochs):
