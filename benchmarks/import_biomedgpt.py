@@ -28,6 +28,7 @@ from biomedgpt_jax.models.biomedgpt_config import PRESETS, BiomedGptConfig
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="huge", choices=["tiny", "medium", "base", "large", "huge"])
+    parser.add_argument("--form", default="ofa", choices=["ofa", "fairseq"], help="of the export")
     parser.add_argument("--folder", help="where to work; needs three times the checkpoint's size", default=".")
     parser.add_argument("--make", help="only write the checkpoint to this file", type=Path)
     arguments = parser.parse_args()
@@ -46,10 +47,13 @@ def main() -> None:
         verbs = [sys.executable, "-m", "biomedgpt_jax"]
         read = cost(source, [*verbs, "import", "--from=biomedgpt", str(file), f"--out={work / 'in'}"])
         file.unlink()
-        write = cost(work / "in", [*verbs, "export", f"--model={work / 'in'}", f"--out={work / 'out'}"])
+        write = cost(
+            work / "in",
+            [*verbs, "export", f"--model={work / 'in'}", f"--out={work / 'out'}", f"--form={arguments.form}"],
+        )
     table = Table("", "s", "of copying", "peak memory, GiB", title=f"{arguments.size}, {size / 1e9:.2f} GB")
     table.add_row("copy", f"{copy.seconds:.1f}", "1.00", "")
-    for what, each in (("import", read), ("export, read back", write)):
+    for what, each in (("import", read), (f"export ({arguments.form}), read back", write)):
         table.add_row(what, f"{each.seconds:.1f}", f"{each.seconds / copy.seconds:.2f}", f"{each.gibibytes:.2f}")
     Console().print(table)
 

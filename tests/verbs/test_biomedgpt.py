@@ -12,11 +12,14 @@ import pytest
 from biomedgpt_jax.data.rows import ImageBytes
 from biomedgpt_jax.data.source import Turn
 from biomedgpt_jax.eval.row_decode import GREEDY
+from biomedgpt_jax.verbs import command_line, ledger
 from biomedgpt_jax.verbs.assistant import Assistant, Manner, Request
+from biomedgpt_jax.verbs.biomedgpt import BIOMEDGPT
 from biomedgpt_jax.verbs.chat import Conversation, aloud
+from biomedgpt_jax.verbs.linting import score_facts
 from biomedgpt_jax.verbs.loaded_pairs import load_pairs
 from biomedgpt_jax.verbs.pair_reader import PairReader
-from tests.command import Called, assert_refused, biomedgpt, config
+from tests.command import ROOT, Called, assert_refused, biomedgpt, config
 from tests.serving import NAME, picture, serving, text
 
 PUBLISHED = {"tiny": ("33,488,336", 256), "huge": ("929,486,848", 1280)}  # parameters, width
@@ -78,6 +81,22 @@ def test_a_run_learns_keeps_its_average_and_is_scored(small):
 
 def _predictions(folder):
     return next(folder.glob("eval/step_2/*/predictions.jsonl")).read_text().splitlines()
+
+
+def test_the_page_of_a_run_says_protocol_and_lint(small, tmp_path):
+    """All checks, where lint ran on the same data and settings before."""
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    shutil.copytree(small.folder, run)
+    again = ("lint", *small.arguments[1:-1], f"--workdir={run}")
+    assert biomedgpt(*again).code == 0
+    file = max(run.glob("eval/step_*/*/scores.json"), key=lambda path: int(path.parent.parent.name[5:]))
+    scores = json.loads(file.read_text())
+    scores["facts"] |= score_facts(run)
+    file.write_text(json.dumps(scores))
+    called = biomedgpt("report", f"--runs={run}", f"--out={page}")
+    assert called.code == 0, called
+    written = page.read_text()
+    assert "strict/v1" in written and "(checks: all)" in written and "What lint found in the data" in written
 
 
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(small, tmp_path):
@@ -145,6 +164,18 @@ def test_settings_that_do_not_fit_are_refused(options, said, prepared_data, tmp_
         "train", config(f"smoke_biomedgpt.py:data={prepared_data}"), *SHORT, f"--workdir={tmp_path}", *options
     )
     assert_refused(called, 2, said)
+
+
+@pytest.mark.parametrize(("task", "may_be_without"), [("classify", True), ("caption", False)])
+def test_with_answers_of_one_word_the_order_of_words_may_learn_nothing(task, may_be_without, monkeypatch):
+    """The first word decides, and sees itself alone: a list of two such answers once stopped its run."""
+    monkeypatch.setattr("sys.argv", ["biomedgpt"])
+    monkeypatch.syspath_prepend(str(ROOT / "configs"))
+    found = command_line.parse(ledger, [config(f"biomedgpt.py:task={task},size=smoke")]).config
+    unused = BIOMEDGPT.unused(found, BIOMEDGPT.spec(found))
+    for path in ("layers/self_attention/q/kernel", "layers/text_bias", "positions/self_k/kernel"):
+        assert unused(f"decoder/{path}") == may_be_without
+    assert not unused("decoder/layers/self_attention/v/kernel") and not unused("decoder/positions/cross_q/kernel")
 
 
 def test_a_run_of_another_family_is_no_place_to_resume(small, prepared_data):
