@@ -1,10 +1,10 @@
-"""Generation over `ModelFns`: one compiled loop for a batch, or one token at a time to print.
+"""The likeliest answers of `ModelFns`: one compiled loop for a batch. `row_decode.py` draws, and shows answers early.
 
 Axis letters: b rows, s prompt tokens, t new tokens, v vocabulary. Each row of a batch holds one prompt,
 right-padded. All shapes are static: a model compiles once per prompt length and token limit.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,25 +20,6 @@ from biomedgpt_jax.core.types import Batch, ModelFns, Params
 from biomedgpt_jax.eval.trie_decode import TrieTable
 
 Prompts = Mapping[str, Any]  # a Batch, or the same names with numpy arrays
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn. Temperature 0 takes the likeliest; `top_k` 0 and `top_p` 1 keep all words.
-
-    `top_k` is applied first; then the fewest words whose probabilities reach `top_p` are kept.
-    """
-
-    temperature: float
-    top_k: int
-    top_p: float
-
-    def __post_init__(self):
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise RunError(f"sampling needs temperature >= 0, top_k >= 0 and 0 < top_p <= 1, found {self}")
-
-
-GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0)
 
 
 @dataclass(frozen=True)
@@ -100,74 +81,21 @@ def greedy(
             is not a number.
     """
     limits = Limits(max_new_tokens, tuple(stop_ids), cache_length, vocab_limit, barred)
-    return sample(model, params, batch, limits, GREEDY, jax.random.key(0), trie)
+    return likeliest(model, params, batch, limits, trie)
 
 
-def sample(
-    model: ModelFns,
-    params: Params,
-    batch: Prompts,
-    limits: Limits,
-    sampling: Sampling,
-    key: jax.Array,
-    trie: TrieTable | None = None,
+def likeliest(
+    model: ModelFns, params: Params, batch: Prompts, limits: Limits, trie: TrieTable | None = None
 ) -> Decoded:
-    """As `greedy`, drawing each token as `sampling` says. The same key gives the same answers."""
+    """As `greedy`."""
     check_room(batch, limits, trie)
-    tokens, lengths, finite = jax.device_get(_generate(model, params, spread(batch), limits, sampling, key, trie))
+    tokens, lengths, finite = jax.device_get(_generate(model, params, spread(batch), limits, trie))
     check_finite(finite)
     return Decoded(tokens, lengths)
 
 
-def stream(
-    model: ModelFns, params: Params, batch: Prompts, limits: Limits, sampling: Sampling, key: jax.Array
-) -> Iterator[np.ndarray]:
-    """Yield the next token of each row as it is made, int32 [b], -1 for rows that have ended.
-
-    The tokens are those of `sample` with the same key.
-    """
-    check_room(batch, limits)
-    token, finite, cache = _first(model, params, spread(batch), limits, sampling, key)
-    done = np.zeros(token.shape, bool)
-    for step in range(1, limits.max_new_tokens + 1):
-        said = np.asarray(token)
-        check_finite(np.asarray(finite) | done)
-        done |= np.isin(said, limits.stop_ids)
-        if done.all():
-            return
-        yield np.where(done, -1, said)
-        if step < limits.max_new_tokens:
-            token, finite, cache = _next(model, params, token, cache, limits, sampling, key, step)
-
-
-def pick(logits: jax.Array, limits: Limits, sampling: Sampling, key: jax.Array) -> jax.Array:
-    """The next token int32 [b] for float32 logits [b v]."""
-    logits = limits.bar(limits.exist(logits))
-    if sampling.temperature == 0:
-        return jnp.argmax(logits, -1).astype(jnp.int32)
-    logits = logits / sampling.temperature
-    ranked = -jnp.sort(-logits, -1)  # b v, likeliest first
-    if 0 < sampling.top_k < logits.shape[-1]:
-        logits = jnp.where(logits >= ranked[:, sampling.top_k - 1, None], logits, -jnp.inf)
-        ranked = jnp.where(jnp.arange(ranked.shape[-1]) < sampling.top_k, ranked, -jnp.inf)
-    if sampling.top_p < 1:
-        probability = jax.nn.softmax(ranked, -1)
-        before = jnp.cumsum(probability, -1) - probability  # mass of the likelier words
-        least = jnp.min(jnp.where(before < sampling.top_p, ranked, jnp.inf), -1)
-        logits = jnp.where(logits >= least[:, None], logits, -jnp.inf)
-    return jax.random.categorical(key, logits).astype(jnp.int32)
-
-
-@partial(jax.jit, static_argnums=(0, 3, 4))
-def _generate(
-    model: ModelFns,
-    params: Params,
-    batch: Batch,
-    limits: Limits,
-    sampling: Sampling,
-    key: jax.Array,
-    trie: TrieTable | None,
-):
+@partial(jax.jit, static_argnums=(0, 3))
+def _generate(model: ModelFns, params: Params, batch: Batch, limits: Limits, trie: TrieTable | None):
     stops = jnp.array(limits.stop_ids, jnp.int32)
 
     def follow(step, logits, nodes, tokens, lengths, done, finite):
@@ -175,7 +103,7 @@ def _generate(
         finite &= ~jnp.isnan(logits).any(-1) | done
         if trie is not None:
             logits = jnp.where(trie.allowed(nodes, logits.shape[-1]), logits, -jnp.inf)
-        token = pick(logits, limits, sampling, jax.random.fold_in(key, step))
+        token = jnp.argmax(limits.bar(limits.exist(logits)), -1).astype(jnp.int32)
         if trie is not None:
             nodes = trie.follow(nodes, token)
         done |= jnp.isin(token, stops)
@@ -201,29 +129,6 @@ def _generate(
     *_, tokens, lengths, _, finite = jax.lax.while_loop(running, body, (1, token, cache, *written))
     # Each of several processes reads all answers.
     return shard(tokens, None, None), shard(lengths, None), shard(finite, None)
-
-
-@partial(jax.jit, static_argnums=(0, 3, 4))
-def _first(model: ModelFns, params: Params, batch: Batch, limits: Limits, sampling: Sampling, key: jax.Array):
-    logits, cache = model.prefill(params, batch, limits.cache_length)
-    token = pick(logits, limits, sampling, jax.random.fold_in(key, 0))
-    return token, ~jnp.isnan(logits).any(-1), cache
-
-
-@partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=3)
-def _next(
-    model: ModelFns,
-    params: Params,
-    token: jax.Array,
-    cache: Any,
-    limits: Limits,
-    sampling: Sampling,
-    key,
-    step,
-):
-    logits, cache = model.decode(params)(token, cache)
-    token = pick(logits, limits, sampling, jax.random.fold_in(key, step))
-    return token, ~jnp.isnan(logits).any(-1), cache
 
 
 def check_room(batch: Prompts, limits: Limits, trie: TrieTable | None = None) -> None:

@@ -13,10 +13,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.placing import spread
 from biomedgpt_jax.core.types import ModelFns, Params
-from biomedgpt_jax.eval.decode import Limits, Prompts, Sampling, check_finite
+from biomedgpt_jax.eval.decode import Limits, Prompts, check_finite
 from biomedgpt_jax.eval.trie_decode import TrieTable
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. Temperature 0 takes the likeliest; `top_k` 0 and `top_p` 1 keep all words.
+
+    `top_k` is applied first; then the fewest words whose probabilities reach `top_p` are kept.
+    """
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+    def __post_init__(self):
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise RunError(f"sampling needs temperature >= 0, top_k >= 0 and 0 < top_p <= 1, found {self}")
+
+
+GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0)
 
 
 @jax.tree_util.register_dataclass

@@ -13,7 +13,6 @@ from biomedgpt_jax.convert.chat_model import load_chat_model
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.data.features import FeatureCache, FeatureReader
 from biomedgpt_jax.eval.beam import Beams
-from biomedgpt_jax.eval.decode import GREEDY
 from biomedgpt_jax.eval.protocols import Protocol
 from biomedgpt_jax.verbs.biomedgpt_spec import as_instructions, holds_biomedgpt
 from biomedgpt_jax.verbs.chat_scoring import put_to_chat_model
@@ -102,10 +101,8 @@ def _pairs(values: flags.FlagValues, config: Config) -> AskedModel:
         how = Answering(
             method=pairs.method,
             beams=Beams(pairs.beams, pairs.length_penalty, pairs.no_repeat, 0),
-            sampling=GREEDY,
             max_new_tokens=max_new_tokens,
             answers=() if pairs.open or exam.instructed else loaded.answers,
-            key=jax.random.key(0),
         )
         spec = as_instructions(loaded.spec) if exam.instructed else loaded.spec
         scorer = PairScorer(spec, loaded.tokenizer, exam, protocol, config.batch_rows, how)

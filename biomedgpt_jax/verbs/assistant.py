@@ -5,7 +5,7 @@ size compiles nothing.
 """
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -18,8 +18,8 @@ from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.rows import ImageRef
 from biomedgpt_jax.data.source import Turn
 from biomedgpt_jax.data.tokenizers import Tokenizer
-from biomedgpt_jax.eval.decode import Limits, Sampling
-from biomedgpt_jax.eval.row_decode import RowDecoder, row_settings
+from biomedgpt_jax.eval.decode import Limits
+from biomedgpt_jax.eval.row_decode import RowDecoder, Sampling, row_settings
 from biomedgpt_jax.eval.trie_decode import TrieTable
 
 UNREAD_TOKENS = 16  # made at once where nobody reads along
@@ -116,11 +116,11 @@ class Reader(abc.ABC):
 
 class Assistant:
     """A model that is asked `rows` requests at a time. Answers have room for `room` tokens at least: one shape for all
-    that want fewer.
+    that want fewer. `between` is called before each next token; what it raises ends the answers.
     """
 
-    def __init__(self, reader: Reader, rows: int, room: int = LEAST_ROOM):
-        self.reader, self.rows, self._room = reader, rows, room
+    def __init__(self, reader: Reader, rows: int, room: int = LEAST_ROOM, between: Callable[[], None] | None = None):
+        self.reader, self.rows, self._room, self._between = reader, rows, room, between
 
     def prompt(self, request: Request) -> Prompt:
         """As `Reader.prompt`."""
@@ -143,14 +143,16 @@ class Assistant:
     def begin(self, prompts: Sequence[Prompt]) -> "Underway":
         """Answers to at most `rows` prompts, to be made bit by bit. RunError as of `answer`."""
         assert 0 < len(prompts) <= self.rows
-        return Underway(self.reader, prompts, 1 if len(prompts) == 1 else self.rows, self._room)
+        return Underway(self.reader, prompts, 1 if len(prompts) == 1 else self.rows, self._room, self._between)
 
 
 class Underway:
     """Answers that are being made. `said` has one for each prompt."""
 
-    def __init__(self, reader: Reader, prompts: Sequence[Prompt], rows: int, room: int):
-        self._reader, self._prompts = reader, prompts
+    def __init__(
+        self, reader: Reader, prompts: Sequence[Prompt], rows: int, room: int, between: Callable[[], None] | None
+    ):
+        self._reader, self._prompts, self._between = reader, prompts, between
         # Rows without a prompt repeat the last one and say nothing.
         repeated = [*prompts, *[prompts[-1]] * (rows - len(prompts))]
         manners = [prompt.manner for prompt in repeated]
@@ -181,6 +183,8 @@ class Underway:
         Raises:
             RunError: the model says what is no number.
         """
+        if self._between:
+            self._between()
         if any(prompt.manner.stop for prompt in self._prompts):
             tokens = 1
         with jax.set_mesh(self._reader.mesh):

@@ -17,7 +17,7 @@ from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.prompts import IMAGE
 from biomedgpt_jax.data.rows import MAX_QUOTED, ImageBytes, check_text
 from biomedgpt_jax.data.source import Turn
-from biomedgpt_jax.eval.decode import Sampling
+from biomedgpt_jax.eval.row_decode import Sampling
 from biomedgpt_jax.verbs.assistant import Manner, Request
 
 # They say who asks, or what another server may do for speed.
@@ -148,7 +148,9 @@ def _boolean(fields: dict[str, Any], name: str) -> bool:
     return bool(value)
 
 
-def _number(fields: dict[str, Any], name: str, low: float, high: float, whole: bool = False) -> float | None:
+def _number(
+    fields: dict[str, Any], name: str, low: float | int, high: float | int, whole: bool = False
+) -> float | int | None:
     value = fields.get(name)
     if value is None:
         return None

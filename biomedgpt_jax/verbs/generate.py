@@ -19,10 +19,11 @@ from absl import flags
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.rows import BadRow, ImageBytes
 from biomedgpt_jax.data.source import Turn
-from biomedgpt_jax.eval.decode import Sampling
+from biomedgpt_jax.eval.row_decode import Sampling
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.assistant import Assistant, Manner, Request
 from biomedgpt_jax.verbs.chat import Conversation, aloud, chat
+from biomedgpt_jax.verbs.interrupts import sure_ctrl_c
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.question_rows import Asked, answer_rows, read_questions, write_rows
 from biomedgpt_jax.verbs.reader_flags import define_reader, open_reader
@@ -59,15 +60,17 @@ def run(values: flags.FlagValues) -> None:
     sampling = Sampling(values.temperature, values.top_k, values.top_p)
     manner = Manner(sampling, values.max_new_tokens, (values.seed, 0))
     rows = _rows(values)
-    assistant = Assistant(open_reader(values, EXAMPLE), min(values.batch_rows, max(1, len(rows))))
-    if values.chat:
-        chat(Conversation(assistant, manner))
-    elif len(rows) == 1 and isinstance(rows[0], Asked) and values.question and not values.out:
-        _answer_aloud(assistant, rows[0], manner)
-    else:
-        with progress() as advance:
-            answered = answer_rows(assistant, rows, manner, advance)
-            write_rows(answered, len(rows), Path(values.out) if values.out else None)
+    reader = open_reader(values, EXAMPLE)
+    with sure_ctrl_c() as check:
+        assistant = Assistant(reader, min(values.batch_rows, max(1, len(rows))), between=check)
+        if values.chat:
+            chat(Conversation(assistant, manner))
+        elif len(rows) == 1 and isinstance(rows[0], Asked) and values.question and not values.out:
+            _answer_aloud(assistant, rows[0], manner)
+        else:
+            with progress() as advance:
+                answered = answer_rows(assistant, rows, manner, advance)
+                write_rows(answered, len(rows), Path(values.out) if values.out else None)
 
 
 def _rows(values: flags.FlagValues) -> list[Asked | BadRow]:

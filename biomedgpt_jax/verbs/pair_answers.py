@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from biomedgpt_jax.core.errors import UsageError
@@ -15,7 +14,7 @@ from biomedgpt_jax.data.pair_encoding import EncodedPair
 from biomedgpt_jax.data.trie import Trie, build_trie
 from biomedgpt_jax.eval.beam import Beams, beam_search
 from biomedgpt_jax.eval.candidates import Chosen, plan_walk, score_answers
-from biomedgpt_jax.eval.decode import Decoded, Limits, Sampling, sample
+from biomedgpt_jax.eval.decode import Decoded, Limits, likeliest
 from biomedgpt_jax.eval.trie_decode import place_trie
 
 Batch = dict[str, np.ndarray]
@@ -26,14 +25,12 @@ WALKERS = 4  # rows of the cache for each source while a list is scored
 
 @dataclass(frozen=True)
 class Answering:
-    """`answers`: the closed list, ids that end with </s>; () is open. `key` is for sampling."""
+    """`answers`: the closed list, ids that end with </s>; () is open."""
 
     method: str  # of METHODS
     beams: Beams
-    sampling: Sampling
     max_new_tokens: int
     answers: tuple[tuple[int, ...], ...]
-    key: jax.Array
 
     def described(self) -> dict[str, Any]:
         """What a table of scores must say of it."""
@@ -91,8 +88,7 @@ def _sample(asked: _Asked) -> Answer:
     table = asked.table()
 
     def answer(batch: Batch) -> Decoded:
-        limits = asked.limits(batch)
-        return sample(asked.model, asked.params, batch, limits, asked.how.sampling, asked.how.key, table)
+        return likeliest(asked.model, asked.params, batch, asked.limits(batch), table)
 
     return answer
 

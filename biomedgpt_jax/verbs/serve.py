@@ -21,7 +21,7 @@ from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.rows import ImageBytes
 from biomedgpt_jax.data.source import Turn
-from biomedgpt_jax.eval.decode import GREEDY
+from biomedgpt_jax.eval.row_decode import GREEDY
 from biomedgpt_jax.verbs.answer_desk import AnswerDesk
 from biomedgpt_jax.verbs.assistant import Assistant, Manner, Request
 from biomedgpt_jax.verbs.chat_requests import Terms

@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import jax
@@ -17,12 +18,13 @@ import pytest
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.data.rows import ImageFile
 from biomedgpt_jax.data.source import Turn
-from biomedgpt_jax.eval.decode import GREEDY, Sampling
+from biomedgpt_jax.eval.row_decode import GREEDY, Sampling
 from biomedgpt_jax.verbs.assistant import Assistant, End, Manner, Request, readable, rounded
 from biomedgpt_jax.verbs.chat import Conversation, aloud, chat
 from biomedgpt_jax.verbs.loaded_model import load_model
 from biomedgpt_jax.verbs.med_reader import MedReader
 from tests.command import ROOT, assert_refused, biomedgpt
+from tests.compiler import xla_flags
 
 MANNER = Manner(GREEDY, max_new_tokens=4, seeds=(0, 0))
 DRAWN = replace(MANNER, sampling=Sampling(temperature=1.5, top_k=40, top_p=0.9))
@@ -232,3 +234,49 @@ def test_chat_in_a_terminal_streams_and_ends_with_ctrl_c(tiny_run, raw_data, ass
         process.kill()
         process.wait()
         os.close(terminal)
+
+
+def interrupted(process):
+    """(exit code, stdout, stderr) after Ctrl-C."""
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "biomedgpt_jax", "generate", *map(str, arguments)]
+    environment = {**os.environ, "XLA_FLAGS": xla_flags(1)}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_ctrl_c_keeps_the_rows_that_are_answered(tiny_run, tmp_path):
+    asked, out = tmp_path / "asked.jsonl", tmp_path / "out.jsonl"
+    asked.write_text("".join(json.dumps({"id": str(n), "question": "Is it red?"}) + "\n" for n in range(20_000)))
+    process = start(f"--model={tiny_run.folder}", f"--questions={asked}", f"--out={out}", "--batch_rows=2")
+    unfinished = tmp_path / "out.jsonl.unfinished"
+    try:
+        while process.poll() is None and not (unfinished.is_file() and unfinished.stat().st_size):
+            time.sleep(0.02)
+        code, _, err = interrupted(process)
+    finally:
+        process.kill()
+    rows = [json.loads(line) for line in unfinished.read_text().splitlines()]
+    assert code == 1 and f"interrupted: {len(rows)} of 20000 rows are in {unfinished}" in err, err
+    assert "Traceback" not in err and not out.exists()
+    assert [row["id"] for row in rows] == [str(n) for n in range(len(rows))] and "answer" in rows[-1]
+
+
+def test_ctrl_c_ends_an_answer_in_its_midst(tiny_run):
+    # All words are as likely; with this seed no stop token comes among the first 500.
+    drawn = ("--temperature=1000", "--seed=83", "--max_new_tokens=20000", "--context=30000")
+    process = start(f"--model={tiny_run.folder}", "--question=Is it red?", *drawn)
+    assert process.stdout is not None
+    try:
+        first = process.stdout.read(1)
+        code, rest, err = interrupted(process)
+    finally:
+        process.kill()
+    assert code == 1 and err.endswith("interrupted before the answer was whole.\n"), err
+    assert first and rest.endswith("\n") and "Traceback" not in err
