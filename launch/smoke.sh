@@ -58,7 +58,9 @@ export_model() { # a folder without a certificate was left by an export that did
 
 llama3_med() {
   biomedgpt train --config="configs/smoke.py:stage=1,$arguments" --workdir="$out/stage1"
-  biomedgpt train --config="configs/smoke.py:stage=2,$arguments" --workdir="$out/stage2" --config.init.run="$out/stage1"
+  local stage2=(--config="configs/smoke.py:stage=2,$arguments" --workdir="$out/stage2" --config.init.run="$out/stage1")
+  biomedgpt lint "${stage2[@]}"
+  biomedgpt train "${stage2[@]}"
   export_model "$out/stage2"
   rm -rf "$out/imported" "$out/eval"
   biomedgpt import --from="$out/huggingface" --out="$out/imported"
@@ -68,6 +70,7 @@ llama3_med() {
 
 biomedgpt_small() {
   local last
+  biomedgpt lint --config="configs/smoke_biomedgpt.py:$arguments" --workdir="$out/run"
   biomedgpt train --config="configs/smoke_biomedgpt.py:$arguments" --workdir="$out/run"
   export_model "$out/run"
   rm -rf "$out/imported" "$out/eval" "$out/eval_candidates"

@@ -18,22 +18,22 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from biomedgpt_jax.convert.processing import LINT
-from biomedgpt_jax.data.lint.findings import RULES, Severity, refused
+from biomedgpt_jax.data.lint.findings import Severity, refused
 from biomedgpt_jax.data.manifest import read_manifest
-from biomedgpt_jax.report.content import DataFacts, RunPage, Table
+from biomedgpt_jax.report.content import DataFacts, RunPage
 from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.families import training_config
 from biomedgpt_jax.verbs.family import Family
+from biomedgpt_jax.verbs.lint_content import COLUMNS, finding_rows, findings_table
 from biomedgpt_jax.verbs.linting import Lint, define_allow, take_allowed, whole_lint, write_lint
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.train import checked_family
 
 EXAMPLE = "biomedgpt lint --workdir=runs/small --config=configs/smoke.py:stage=1,data=data/vqa_rad"
 PAGE = "lint.html"
-COLUMNS = ("code", "severity", "where", "count", "of", "what", "what to do", "samples")
 COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow"}
 
 
@@ -64,30 +64,12 @@ def run(values: flags.FlagValues) -> int:
     return 1 if bad else 0
 
 
-def _rows(lint: Lint) -> list[tuple[str, ...]]:
-    """Errors first."""
-    ordered = sorted(lint.findings, key=lambda each: (each.severity is not Severity.ERROR, each.code))
-    return [
-        (
-            each.code,
-            each.severity.value,
-            each.where,
-            str(each.count),
-            str(each.total),
-            RULES[each.code].what,
-            RULES[each.code].do,
-            ", ".join(each.ids),
-        )
-        for each in ordered
-    ]
-
-
 def _table(lint: Lint) -> RichTable:
     counts = ", ".join(f"{name} {count}" for name, count in lint.samples.items())
     table = RichTable(title=f"Lint of {counts} samples", title_justify="left")
     for column in COLUMNS[:-2]:
         table.add_column(column, justify="right" if column in ("count", "of") else "left")
-    for row in _rows(lint):
+    for row in finding_rows(lint):
         style = COLOURS[Severity(row[1])]
         table.add_row(Text(row[0]), Text(row[1], style=style), *map(Text, row[2:-2]))
     return table
@@ -110,5 +92,5 @@ def _page(lint: Lint, config: Config, family: Family, workdir: Path) -> RunPage:
         scores=(),
         samples=(),
         facts=(("data and settings", lint.key), ("allowed", ", ".join(config.data.allow) or "nothing")),
-        tables=(Table("Findings", COLUMNS, tuple(_rows(lint))),),
+        tables=(findings_table(lint),),
     )

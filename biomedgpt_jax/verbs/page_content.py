@@ -145,7 +145,7 @@ def metrics_rows(workdir: Path) -> list[dict[str, Any]]:
 
 def lint_said(facts: dict[str, Any]) -> str:
     """What lint found in the data of a run, from the facts of its scores."""
-    checks, allowed = facts["lint_checks"], facts["lint_allowed"]
+    checks, allowed = facts.get("lint_checks", UNKNOWN), facts.get("lint_allowed", ())
     if checks == UNKNOWN:
         return UNKNOWN
     return f"{_said(facts['lint'])} (checks: {checks})" + (f"; allowed: {', '.join(allowed)}" if allowed else "")

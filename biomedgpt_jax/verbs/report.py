@@ -23,6 +23,8 @@ from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.families import FAMILIES
+from biomedgpt_jax.verbs.lint_content import findings_table
+from biomedgpt_jax.verbs.linting import read_lint
 from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.page_content import (
     data_facts,
@@ -89,7 +91,7 @@ def make_page(runs: list[Path], export: Path | None, required: tuple[str, float]
             ("lint", lint_said(after.scores["facts"])),
             ("versions", ", ".join(f"{name} {version(name)}" for name in ("biomedgpt-jax", "jax", "flax"))),
         ),
-        tables=(*part_tables(after), _ledger_table(runs[-1])),
+        tables=(*part_tables(after), *_lint_tables(runs[-1]), _ledger_table(runs[-1])),
     )
 
 
@@ -160,6 +162,11 @@ def _parity_checks(export: Path | None) -> tuple[Check, ...]:
             )
         )
     return tuple(checks)
+
+
+def _lint_tables(run: Path) -> tuple[Table, ...]:
+    lint = read_lint(run)
+    return () if lint is None else (findings_table(lint),)
 
 
 def _ledger_table(run: Path) -> Table:

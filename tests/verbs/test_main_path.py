@@ -78,7 +78,9 @@ def test_report_of_the_run(tiny_run, exported, tmp_path):
     page = tmp_path / "page.html"
     called = biomedgpt("report", f"--runs={tiny_run.folder}", f"--export={exported[0]}", f"--out={page}")
     assert called.code == 0, called
-    assert "Is it red?" in page.read_text() and "data:image" in page.read_text()
+    written = page.read_text()
+    assert "Is it red?" in written and "data:image" in written
+    assert "strict/v1" in written and "(checks: at start)" in written and "What lint found in the data" in written
 
 
 @pytest.mark.parametrize(
