@@ -69,11 +69,10 @@ class Beside:
         return not self.apart
 
 
-# Our splits and readings of a data set, by the name that papers have for it.
+# Our splits and readings of a data set, by the name that papers have for it; the likeliest that they mean first.
 FAMILIES = {
-    "vqa_rad": ("vqa_rad", "vqa_rad_body_parts", "vqa_rad_official"),
+    "vqa_rad": ("vqa_rad_official", "vqa_rad", "vqa_rad_body_parts"),
     "slake": ("slake", "slake_zh"),
-    "cbis_ddsm_mass": ("cbis_ddsm_mass",),
     "meqsum": ("meqsum", "meqsum_original"),
 }
 MADE_BY_US = ("organ",)  # tasks of questions that we added to a data set; no paper asks them
@@ -129,9 +128,11 @@ def _alike(figure: Figure, row: Measured) -> bool:
 
 
 def _nearest(figure: Figure, rows: list[Measured]) -> Beside:
-    """With the score of ours from which the fewest differences keep it, the first of them."""
+    """With the score of ours from which the fewest differences keep it."""
     asked = [row for row in rows if family(row.data) == figure.data]
     alike = [row for row in asked if _alike(figure, row)]
+    likely = FAMILIES.get(figure.data, ())
+    alike.sort(key=lambda row: likely.index(row.data) if row.data in likely else 0)
     found = min(alike, key=lambda row: len(differences(figure, row)), default=None)
     if found is None:
         return Beside(figure, None, (f"no {figure.questions} questions were scored together here",))

@@ -121,8 +121,9 @@ def _of_transformers(values: flags.FlagValues, config: Config) -> AskedModel:
     if jax.process_count() > 1:
         raise UsageError("--hf asks in one process, with one accelerator; leave --coordinator out.")
     chat = load_chat_model(values.model, values.revision, config.dtype)
+    facts = {**chat.facts, **score_facts(Path(values.model))}
 
     def ask(exam: Exam, protocol: Protocol, max_new_tokens: int, folder: Path, advance: Advance) -> None:
-        put_to_chat_model(chat, exam, protocol, config.batch_rows, max_new_tokens, folder, advance)
+        put_to_chat_model(chat, exam, protocol, config.batch_rows, max_new_tokens, folder, facts, advance)
 
-    return AskedModel(dict(chat.facts), ask)
+    return AskedModel(facts, ask)

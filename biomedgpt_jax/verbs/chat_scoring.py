@@ -1,6 +1,6 @@
 """Put an exam to a model that transformers runs, through its own chat template."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ def put_to_chat_model(
     batch_rows: int,
     max_new_tokens: int,
     folder: Path,
+    facts: Mapping[str, Any],
     advance: Advance,
 ) -> None:
-    """Asks all questions and writes predictions.jsonl and scores.json into `folder`.
+    """Asks all questions and writes predictions.jsonl and scores.json, which says `facts`, into `folder`.
 
     Raises:
         DataError: a picture that cannot be read, or pictures that do not match the marks in a question.
@@ -44,7 +45,7 @@ def put_to_chat_model(
         train=exam.train_questions,
         train_source=exam.train_source,
         folder=str(folder),
-        facts={**chat.facts, "decoding": {"method": "greedy", "max_new_tokens": max_new_tokens}},
+        facts={**facts, "decoding": {"method": "greedy", "max_new_tokens": max_new_tokens}},
         progress=lambda done, total, _: advance(f"ask {exam.split.name}", done, total),
     )
 

@@ -39,6 +39,10 @@ class Suite:
     failed: tuple[LeftOut, ...]
     absent: tuple[DatasetSpec, ...]
 
+    @property
+    def description(self) -> str:
+        return next((str(each.scores["facts"].get("description", "")) for _, each in self.results), "")
+
     @cached_property
     def measured(self) -> tuple[Measured, ...]:
         return tuple(
@@ -82,7 +86,8 @@ def _title(suite: Suite) -> str:
 
 
 def _facts(suite: Suite) -> tuple[tuple[str, str], ...]:
-    return tuple((name.replace("_", " "), str(value)) for name, value in suite.facts.items() if name != "model")
+    facts = {"description": suite.description, **suite.facts}
+    return tuple((name.replace("_", " "), str(value)) for name, value in facts.items() if name != "model")
 
 
 def _tables(suite: Suite) -> tuple[Table, ...]:
@@ -205,7 +210,7 @@ def _page(suite: Suite, tables: tuple[Table, ...], facts: tuple[tuple[str, str],
     )
     return RunPage(
         title=_title(suite),
-        model=str(suite.facts.get("description", "")),
+        model=suite.description,
         data=data,
         protocol="of each row its own",
         interval=INTERVAL,
