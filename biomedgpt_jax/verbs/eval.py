@@ -2,13 +2,15 @@
 
     biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/instruct --out=runs/instruct/eval/test
     biomedgpt eval --config=configs/eval.py:data=data/vqa_rad,protocol=llava-med/v1 --rescore=runs/a/eval/test --out=OUT
+    biomedgpt eval --config=configs/eval.py:data=data/vqa_rad,instruct=all --model=runs/instruct --out=OUT
     biomedgpt eval --compare runs/a/eval/test runs/b/eval/test
     biomedgpt eval --config=configs/eval_suite.py:root=data --model=runs/instruct --out=runs/instruct/suite
 
 The model is a run, an imported model or a Hugging Face folder; with --hf any vision-language model that transformers
 loads, by its folder or its name on the hub. Writes predictions.jsonl, scores.json and page.html. A suite asks about all
 data sets that are prepared, goes on where it broke off, and writes one table: suite.md, .json, .html, .tex.
-Protocols: strict/v1, and llava-med/v1 as published, to compare with tables of papers. --rescore asks nothing: it reads
+With `instruct` questions are put as free-form instructions, and scores say how many outputs obey them
+(docs/instructions.md). Protocols: strict/v1, and llava-med/v1 as published, to compare with tables of papers. --rescore asks nothing: it reads
 the predictions of an evaluation of the same data. Comparing refuses other protocols and other data.
 """
 
@@ -37,7 +39,7 @@ from biomedgpt_jax.verbs.exam import Exam
 from biomedgpt_jax.verbs.instructed import SUMMED_UP, exams_of, show, write_overview
 from biomedgpt_jax.verbs.page_content import alignment_tables, evaluation_page
 from biomedgpt_jax.verbs.progress import progress
-from biomedgpt_jax.verbs.score_tables import part_tables
+from biomedgpt_jax.verbs.score_tables import all_scores, part_tables
 from biomedgpt_jax.verbs.suite import run_suite
 
 EXAMPLE = "biomedgpt eval --config=configs/eval.py:data=data/vqa_rad --model=runs/small --out=runs/small/eval/test"
@@ -111,7 +113,7 @@ def _show(asked: list[tuple[Exam, Path]], out: Path) -> None:
     else:
         (page,) = pages
         console.print(summary_table(page))
-        for table in (*alignment_tables(evaluations[0]), *part_tables(evaluations[0])):
+        for table in (*alignment_tables(evaluations[0]), *part_tables(evaluations[0]), all_scores(evaluations[0])):
             show(console, table, len(table.columns))
     console.print(f"Page: {out / 'page.html'}", markup=False)
 
