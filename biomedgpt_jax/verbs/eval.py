@@ -10,8 +10,8 @@ The model is a run, an imported model or a Hugging Face folder; with --hf any vi
 loads, by its folder or its name on the hub. Writes predictions.jsonl, scores.json and page.html. A suite asks about all
 data sets that are prepared, goes on where it broke off, and writes one table: suite.md, .json, .html, .tex.
 With `instruct` questions are put as free-form instructions, and scores say how many outputs obey them
-(docs/instructions.md). Protocols: strict/v1, and llava-med/v1 as published, to compare with tables of papers. --rescore asks nothing: it reads
-the predictions of an evaluation of the same data. Comparing refuses other protocols and other data.
+(docs/instructions.md). Protocols: strict/v1, and llava-med/v1 as published, to compare with tables of papers. --rescore
+asks nothing: it reads the predictions of an evaluation of the same data. Comparing refuses other protocols and data.
 """
 
 import json
