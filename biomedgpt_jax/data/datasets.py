@@ -11,6 +11,7 @@ from biomedgpt_jax.data.sets import (
     llava_med,
     medmnist,
     mednli,
+    medpix_clinqa,
     meqsum,
     mimic_cxr,
     mimic_iii,
@@ -69,6 +70,7 @@ ALL = (
     *seer.SPECS,
     *pubmedvision.SPECS,
     *llava_med.SPECS,
+    *medpix_clinqa.SPECS,
     BUILTIN,
 )
 DATASETS = {spec.name: spec for spec in ALL}

@@ -95,6 +95,20 @@ def test_path_vqa(tmp_path, make_jpeg):
     assert manifest.splits["train"].published == 19654
 
 
+def test_medpix_clinqa(tmp_path, make_jpeg):
+    (tmp_path / "data").mkdir()
+    image = {"bytes": make_jpeg(1), "path": "MPX1.jpg"}
+    made = {
+        "image_id": [image, image, None], "mode": ["CT", "CT", "MR"], "case_id": ["MPX1009", "MPX1009", "MPX2"],
+        "question": ["What is seen?", "Where?", " "], "answer": ["A mass.", "In the liver.", "A cyst."],
+    }  # fmt: skip
+    pq.write_table(pa.table(made), tmp_path / "data/train-00000-of-00001.parquet")
+    first, second, broken = rows("medpix_clinqa", tmp_path)["train"]
+    assert (first.turns, first.meta) == ((("What is seen?", "A mass."),), {"mode": "CT", "case_id": "MPX1009"})
+    assert first.id != second.id and first.images[0].read() == make_jpeg(1)
+    assert isinstance(broken, BadRow) and broken.reason == "the question of turn 1 is empty"
+
+
 @pytest.mark.parametrize("unpacked", [False, True])
 def test_pubmedvision_places_one_image_per_picture(tmp_path, make_jpeg, unpacked):
     talk = [{"from": "human", "value": "Describe."}, {"from": "gpt", "value": "Lung."}]
