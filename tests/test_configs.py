@@ -38,7 +38,16 @@ DATA = ("data/builtin.py", "data/dataset.py:name=slake", "data/own.py:layout=tsv
 TASKS = tuple(
     f"biomedgpt.py:task={task}" for task in ("pretrain", "vqa", "classify", "caption", "nli", "summarise", "instruct")
 )
-OTHERS = ("eval.py", "mixture.py:data=a+b,eval=c", *DATA, "vqa_rad_small.py:stage=2", "smoke_biomedgpt.py", *TASKS)
+OTHERS = (
+    "eval.py",
+    "eval_suite.py",
+    "synth.py",
+    "mixture.py:data=a+b,eval=c",
+    *DATA,
+    "vqa_rad_small.py:stage=2",
+    "smoke_biomedgpt.py",
+    *TASKS,
+)
 RATES = {
     "llama3_med.py:stage=1": 1e-3,
     "llama3_med.py:stage=2,tune=full": 2e-5,
