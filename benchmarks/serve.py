@@ -32,7 +32,7 @@ from biomedgpt_jax.verbs.loaded_pairs import load_pairs
 from biomedgpt_jax.verbs.med_reader import MedReader
 from biomedgpt_jax.verbs.pair_reader import PairReader
 
-CLIENTS, NEW, EACH = 8, 32, 2
+CLIENTS, NEW, EACH, ROUNDS = 8, 32, 1, 3
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
         else MedReader(load_model(folder, None, "float32"), context=2048)
     )
     batched, single = (start(reader, rows) for rows in (CLIENTS, 1))
-    figures = compare(lambda: ask_all(batched), lambda: ask_all(single), rounds=5)
+    figures = compare(lambda: ask_all(batched), lambda: ask_all(single), rounds=ROUNDS)
     count = CLIENTS * EACH
     console.print(f"{software('jax', 'starlette', 'uvicorn')}; {machine()}")
     tokens = ask_all(batched) / count
