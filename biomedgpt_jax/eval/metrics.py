@@ -6,7 +6,7 @@ Nothing here knows a model or a data set, and nothing draws an unseeded random n
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -159,8 +159,18 @@ def bootstrap_of(
 
 
 def majority_answers(answers: Iterable[tuple[Hashable, str]]) -> dict[Hashable, str]:
-    """The most frequent normalised answer of each group; among equals the first in the alphabet."""
-    counts: defaultdict[Hashable, Counter[str]] = defaultdict(Counter)
+    """The most frequent answer of each group, where answers of the same `words` are one, in its most frequent spelling.
+
+    Among equals the first in the alphabet.
+    """
+    spellings: defaultdict[Hashable, defaultdict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     for group, answer in answers:
-        counts[group][normalise(answer)] += 1
-    return {group: min(count, key=lambda a: (-count[a], a)) for group, count in counts.items()}
+        spellings[group][normalise(answer)][answer] += 1
+
+    def first(counted: Mapping[str, int]) -> str:
+        return min(counted, key=lambda text: (-counted[text], text))
+
+    return {
+        group: first(said[first({words: spelled.total() for words, spelled in said.items()})])
+        for group, said in spellings.items()
+    }

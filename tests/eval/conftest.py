@@ -24,7 +24,7 @@ def questions() -> list[Question]:
 
 @pytest.fixture
 def train(questions) -> list[Question]:
-    """The majority answers are "no" (closed) and "liver" (open)."""
+    """The majority answers are "No" (closed) and "liver" (open)."""
     return [*questions[:3], ask(5, "Which?", "liver", "open", "z")]
 
 

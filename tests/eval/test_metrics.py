@@ -135,4 +135,7 @@ def test_draws_without_meaning_are_left_out():
 
 def test_majority_answers_per_group():
     answers = [("closed", "No"), ("closed", "no."), ("closed", "yes"), ("open", "Liver"), ("open", "brain")]
-    assert metrics.majority_answers(answers) == {"closed": "no", "open": "brain"}
+    assert metrics.majority_answers(answers) == {"closed": "No", "open": "brain"}
+    # Two spellings of one answer outweigh the other; the captions' protocols read marks, so a spelling is kept.
+    said = ["An X-ray.", "an x-ray", "an x-ray", "CT", "CT"]
+    assert metrics.majority_answers(("", text) for text in said) == {"": "an x-ray"}

@@ -18,7 +18,7 @@ def test_open_and_closed_apart_with_baselines(answered, train):
     assert closed.scores["accuracy"].mean == pytest.approx(2 / 3)
     # image a: 1 of 2 right, image b: 1 of 1
     assert closed.scores["accuracy"].low == pytest.approx(0.5) and closed.scores["accuracy"].high == 1
-    assert (closed.baseline.answer, closed.baseline.source) == ("no", "train split")
+    assert (closed.baseline.answer, closed.baseline.source) == ("No", "train split")
     assert closed.baseline.scores["accuracy"] == pytest.approx(2 / 3)
     assert opened.scores["accuracy"].mean == 0.5 and opened.baseline.answer == "liver"
     assert summary.group("other", "open") is None
@@ -61,7 +61,7 @@ def test_always_no_on_real_vqa_rad(shared_data):
     assert closed.scores["accuracy"].mean == pytest.approx(133 / 272)
     # wider than the binomial 0.430..0.549: several questions share an image
     assert closed.scores["accuracy"].low < 0.43 and closed.scores["accuracy"].high > 0.55
-    assert closed.baseline.answer == "no" and closed.baseline.margin.mean == 0
+    assert closed.baseline.answer == "No" and closed.baseline.margin.mean == 0
 
 
 @pytest.mark.parametrize(
