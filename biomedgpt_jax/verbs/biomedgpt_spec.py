@@ -105,6 +105,11 @@ def spec_from_config(config: Config) -> BiomedGptSpec:
     )
 
 
+def as_instructions(spec: BiomedGptSpec) -> BiomedGptSpec:
+    """Asked by free-form instructions, as long as the model can read, whatever it was trained on."""
+    return replace(spec, task="instruction", source_tokens=spec.model.text_positions - UNUSED)
+
+
 def holds_biomedgpt(folder: Path) -> bool:
     """Whether the model in a run's folder, a folder of weights or one that was exported is a BiomedGPT."""
     if (folder / FILE).is_file():
