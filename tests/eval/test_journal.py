@@ -21,7 +21,7 @@ def test_batches_are_made_once_and_in_their_order(tmp_path):
     said = [first(batch(number)) for number in (7, 7, 8)]
     again = kept(tmp_path, generate)
     for number, before in zip((7, 7, 8), said, strict=True):
-        tokens, lengths = again(batch(number))
+        tokens, lengths = again(batch(number))[:2]
         np.testing.assert_array_equal(tokens, before[0])
         np.testing.assert_array_equal(lengths, [3, 2])
     assert made == [7, 7, 8]
