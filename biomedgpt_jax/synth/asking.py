@@ -46,7 +46,8 @@ class Asker:
     ended: str = ""
     met: dict[str, int] = field(default_factory=dict)  # what Busy and Unusable said, and how often
     _done: int = 0
-    _silent: int = 0
+    _silent: int = 0  # requests in a row without an answer
+    _unanswered: int = 0
     _answered: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,6 +66,8 @@ class Asker:
                     pending.add(pool.submit(self._finish, task, advance))
                 while pending:
                     pending = self._collect(pending)
+                if self._unanswered and not self.ended:
+                    self.ended = f"{self._unanswered} requests had no answer"
             except BaseException:
                 self._stop("interrupted")
                 for each in pending:
@@ -112,6 +115,8 @@ class Asker:
                     self.rates.stop.wait(pause)
             finally:
                 self.purse.ended()
+        with self._lock:
+            self._unanswered += 1
         self._no_answer("the endpoint did not answer")
         return False
 

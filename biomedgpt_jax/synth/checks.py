@@ -1,6 +1,7 @@
 """Whether a model's answer can be used: its schema, length, language, what it speaks of, and that it says nothing new.
 
-Checks are no part of a request's key: with other checks, answers that are there are judged anew and cost nothing.
+A request's key has of the checks only what its prompt tells: language, turns and words. With other checks, answers that
+are there are judged anew and cost nothing.
 """
 
 import json

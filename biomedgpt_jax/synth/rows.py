@@ -85,10 +85,7 @@ def collect(tasks: Iterable[Task], judge: Judge, out: Path) -> tuple[list[dict[s
 def write_prepared(
     rows: list[dict[str, Any]], sources: Mapping[str, Manifest], out: Path, name: str, split: str, command: str
 ) -> Manifest:
-    """Writes rows/SPLIT.jsonl and the prepared folder made of it; what stood there is replaced when both are whole.
-
-    Raises DataError without rows.
-    """
+    """Writes rows/SPLIT.jsonl and the prepared folder made of it; what stood there is replaced when both are whole."""
     folder = out / f"{ROWS}.new"
     file = folder / f"{split}.jsonl"
     with file.open("w", encoding="utf-8") as lines:

@@ -177,7 +177,7 @@ def _ask(work: Work, made: Estimate) -> str:
         advance("ask", 0, made.tasks, _so_far(work))
         asker.ask_all(work.tasks(), lambda done: advance("ask", done, made.tasks, _so_far(work)))
     for why, count in sorted(asker.met.items()):
-        print(f"met {count} times: {why} (its own words: {work.journal.path})", file=sys.stderr)
+        print(f"met {count} times: {why}", file=sys.stderr)
     return asker.ended
 
 

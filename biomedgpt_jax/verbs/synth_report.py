@@ -77,7 +77,7 @@ def finish(tasks: Callable[[], Iterator[Task]], judge: Judge, facts: dict[str, A
     console = make_console()
     for table in tables:
         _show(console, table)
-    made = f"Data: {out / PREPARED} (prepared), {out / ROWS}; " if rows else "No row was accepted; "
+    made = f"Data: {out / PREPARED} (prepared), {out / ROWS}; " if rows else "No row was accepted, no data is written; "
     console.print(f"{made}rejects: {out / REJECTS}; report: {out / REPORT}, {out / PAGE}", markup=False)
 
 

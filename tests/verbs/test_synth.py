@@ -363,6 +363,8 @@ def test_an_endpoint_that_is_down_ends_the_run(captions, model, tmp_path):
     called = biomedgpt(*arguments("openai", captions, tmp_path / "out", address, *options))
     assert called.code == 1 and "10 requests in a row had no answer" in called.err, called
     assert "no connection (ConnectError)" in called.err
+    few = biomedgpt(*arguments("openai", captions, tmp_path / "few", address, *options, "--config.synth.rows=1"))
+    assert few.code == 1 and "3 requests had no answer" in few.err, few
     assert report(tmp_path / "out")["tasks"]["open"] == 18 and report(tmp_path / "out")["spent"]["doubtful"] == 0
 
 
