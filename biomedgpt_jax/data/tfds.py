@@ -81,7 +81,10 @@ class RowBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise DataError(f"{given}: no such folder.\n{instructions(self.spec, f'Put the files into {given}')}")
         folder = downloads / self.spec.name
         folder.mkdir(parents=True, exist_ok=True)
-        self.spec.download(folder, _quiet)
+        try:
+            self.spec.download(folder, _quiet)
+        except DataError as reason:
+            raise DataError(f"{reason}. TFDS takes files that were brought from {given}") from reason
         return folder
 
 

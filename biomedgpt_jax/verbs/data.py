@@ -36,7 +36,12 @@ Made by `biomedgpt data --markdown`; `biomedgpt data` also says what is on your 
 `biomedgpt prepare --config=configs/data/dataset.py:name=NAME --out=data/NAME` prepares one, from the network where
 its files are open, or with `--config.source=FOLDER` from files that lie in a folder. Another number of samples than
 stands here is an error that shows both; `--config.allow_other_sizes=True` goes on. Splits called ours are drawn by a
-hash of the patient or picture, the same on every machine.
+hash of the patient or picture, the same on every machine. Files of the Hugging Face hub and of Zenodo are held against
+their published checksums; an interrupted download goes on where it stopped.
+
+Credentialed sets are read from a folder that you have; what is prepared from them says so in its manifest. Addresses of
+stores elsewhere are refused as the place to write, TFDS needs a `data_dir`, and a model that learned from one is never
+uploaded (`biomedgpt export --push-to-hub`), also after it was exported and imported again.
 
 The column `of the 23` says whether a set is one of the 23 of BiomedGPT's scaled study, whose list is not published.
 The column `checked` says how far the reader was held against the real files.
