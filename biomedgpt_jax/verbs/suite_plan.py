@@ -124,7 +124,7 @@ def _planned(folder: Path, manifest: Manifest, split: str, config: Config) -> Pl
     split = split or next((name for name in SCORED_SPLITS if name in manifest.splits), "")
     if not split:
         raise RunError(f"{folder} has none of the splits {', '.join(SCORED_SPLITS)}; name one: {folder.name}:SPLIT")
-    settings = config.tasks[_task(manifest.name)]
+    settings = config.tasks.get(_task(manifest.name), config.tasks[OTHER])
     own = OTHER_PROTOCOL if spec is None or spec.protocol is None else spec.protocol
     train = config.train_split if config.train_split in manifest.splits and config.train_split != split else ""
     choose = wording(config.instruct, config.instruct_seed)
@@ -145,7 +145,7 @@ def _planned(folder: Path, manifest: Manifest, split: str, config: Config) -> Pl
 
 
 def _task(name: str) -> str:
-    """A key of config.tasks, or "instruction"."""
+    """That of its data set, which config.tasks may name."""
     return DATASETS[name].task.split(" (")[0] if name in DATASETS else OTHER
 
 
