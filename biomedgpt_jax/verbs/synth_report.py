@@ -100,7 +100,7 @@ def _tables(tally: Tally, facts: dict[str, Any], findings: list[Finding]) -> tup
         ("answers", f"{spent['answers']:,}"),
         ("input tokens", f"{spent['input_tokens']:,}"),
         ("output tokens", f"{spent['output_tokens']:,}"),
-        ("requests without an answer that may have been paid", f"{spent['doubtful']:,}"),
+        ("requests without an answer that may have been paid, or will be in a batch", f"{spent['doubtful']:,}"),
     ]
     if facts["money"] is not None:
         rows.append(("money, at most", f"{facts['money']:,.4g} {currency}"))

@@ -10,8 +10,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-KIND = re.compile(r'"turns": \[|"reasoning": "\.\.\."')
-
 
 @dataclass
 class Fault:
