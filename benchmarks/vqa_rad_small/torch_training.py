@@ -82,6 +82,9 @@ def main() -> int:
     stored = np.load(arguments.first)
     facts = json.loads(str(stored["facts"]))
     trainable = {name.removeprefix("trainable/"): stored[name] for name in stored.files if name.startswith("trainable")}
+    noise = np.random.default_rng(0)
+    for name, array in trainable.items() if arguments.perturb else ():
+        trainable[name] = (array * (1 + arguments.perturb * noise.standard_normal(array.shape))).astype(array.dtype)
     decoder = LlamaForCausalLM.from_pretrained(arguments.decoder, dtype=torch.float32, attn_implementation="sdpa")
     model = SmallLlava(decoder, trainable, facts["lora"])
     steps = min(arguments.steps, len(facts["losses"]))
@@ -171,6 +174,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument(
+        "--perturb", type=float, default=0.0, help="share by which the start is moved: how rounding grows"
+    )
     return parser.parse_args()
 
 
