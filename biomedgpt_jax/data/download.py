@@ -82,13 +82,14 @@ def fetch_hub(repo: str, patterns: Collection[str], folder: Path) -> None:
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.hf_api import RepoFile
 
     try:
         snapshot_download(repo, repo_type="dataset", allow_patterns=list(patterns), local_dir=folder)
         came = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
         if unchecked := came - set(_checked(folder)):
             listed = HfApi().list_repo_tree(repo, repo_type="dataset", recursive=True)
-            stated = {each.path: each.lfs.sha256 for each in listed if getattr(each, "lfs", None) is not None}
+            stated = {each.path: each.lfs.sha256 for each in listed if isinstance(each, RepoFile) and each.lfs}
             _check(repo, folder, {name: stated.get(name) for name in sorted(unchecked)})
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as reason:
         first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
