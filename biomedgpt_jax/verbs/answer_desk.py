@@ -33,6 +33,7 @@ class AnswerDesk:
         self._assistant, self._wait_s = assistant, wait_s
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._given_up = False
         self.batches = 0  # answered so far
 
     def open(self) -> None:
@@ -41,8 +42,9 @@ class AnswerDesk:
     def ask(self, job: Job) -> None:
         self._jobs.put(job)
 
-    def close(self) -> None:
-        """Answers what was asked before, then ends."""
+    def close(self, *, finish: bool = True) -> None:
+        """Answers what was asked before, then ends; or else after the next token, for no thread may outlive JAX."""
+        self._given_up = not finish
         self._jobs.put(None)
         self._thread.join()
 
@@ -50,7 +52,7 @@ class AnswerDesk:
         while (job := self._jobs.get()) is not None:
             jobs, last = self._others(job)
             jobs = [job for job in jobs if not job.dropped]
-            if jobs:
+            if jobs and not self._given_up:
                 self._answer(jobs)
                 self.batches += 1
             if last:
@@ -82,7 +84,7 @@ class AnswerDesk:
                         job.tell(said)
                     if job.dropped or said.end:
                         del waiting[number]
-                if not waiting:
+                if not waiting or self._given_up:
                     return
                 underway.go_on(1 if any(job.reads_along for job in waiting.values()) else UNREAD_TOKENS)
         except Exception as error:  # whatever went wrong, those who wait must hear of it, and the desk goes on

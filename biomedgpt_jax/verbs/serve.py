@@ -105,9 +105,9 @@ def _serve(assistant: Assistant, values: flags.FlagValues, listener: socket.sock
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     note(f"{terms.model} at {address}, {assistant.rows} requests in a batch, {'a' if key else 'no'} key. Ctrl-C ends.")
     server.run([listener])
+    desk.close(finish=not server.force_exit)
     if server.force_exit:
         raise RunError("stopped before everything was answered.")
-    desk.close()
 
 
 def _name(values: flags.FlagValues) -> str:

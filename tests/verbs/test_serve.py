@@ -248,6 +248,8 @@ def test_calls_that_cannot_serve_are_refused(tiny_run, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert_refused(biomedgpt("serve", model, f"--port={port}"), 1, "cannot be had")
+    monkeypatch.setattr("biomedgpt_jax.verbs.serve.PACKAGES", ("starlette", "no_such_package"))
+    assert_refused(biomedgpt("serve", model), 2, "needs no_such_package: pip install 'biomedgpt-jax[serve]'")
 
 
 def test_a_process_finishes_what_was_asked_and_ends_in_order(tiny_run):
