@@ -138,9 +138,9 @@ def test_what_is_written(sets, tmp_path):
         assert "choices" not in sample.meta
         if "form" in sample.meta:
             assert obeys(form_of(sample.meta["form"], ""), sample.turns[0].answer)
-    (talk,) = (sample for sample in samples if sample.id == "pictures:train:talk")
+    (talk,) = (sample for sample in samples if sample.id == "pictures:train/talk")
     assert [turn.answer for turn in talk.turns] == ["Hello.", "Goodbye."] and "form" not in talk.meta
-    shown = next(sample for sample in samples if sample.id == "pictures:train:p3")
+    shown = next(sample for sample in samples if sample.id == "pictures:train/p3")
     origin = PreparedSplit(Path(sets[0]), "train")
     assert split.image(shown.images[0]) == origin.image(3)
     assert shown.meta["image_sha256"] == hashlib.sha256(origin.image(3)).hexdigest()
@@ -150,7 +150,7 @@ def test_what_is_written(sets, tmp_path):
         "texts:train",
     }
     # Long answers take no wording that limits them.
-    (long,) = (sample for sample in samples if sample.id == "texts:train:long")
+    (long,) = (sample for sample in samples if sample.id == "texts:train/long")
     assert "words" not in long.meta["form"]
 
 

@@ -84,7 +84,8 @@ def _near_texts(left: Sequence[Place], looks: Looks, texts: dict[Place, tuple[st
         other = left[before.most_common(1)[0][0]]
         same = looks[place[0]][place[1]] == looks[other[0]][other[1]]
         if same and len(texts[place]) == len(texts[other]) and all(map(_alike, texts[place], texts[other])):
-            found[place] = found[other] if other in found else other
+            first_of_all = found.get(other)
+            found[place] = other if first_of_all is None else first_of_all
     return found
 
 

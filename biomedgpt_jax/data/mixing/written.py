@@ -57,7 +57,7 @@ def _row(plan: Plan, chosen: Chosen) -> Row:
     meta |= {"task": "instruction", "from_task": str(sample.meta.get("task", "")), "from_set": part.name}
     images = [ImageBytes(part.split.image(image), f"{part.name} image {image}") for image in sample.images]
     turns = [(turn.question, turn.answer) for turn in sample.turns]
-    return make_row(part.name, chosen.number + 1, id=f"{part.name}:{sample.id}", images=images, turns=turns, meta=meta)
+    return make_row(part.name, chosen.number + 1, id=f"{part.name}/{sample.id}", images=images, turns=turns, meta=meta)
 
 
 def _sources(plan: Plan) -> tuple[Source, ...]:
