@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from biomedgpt_jax.core.sharding import target_platform
+from biomedgpt_jax.core.sharding import is_split, target_platform
 from biomedgpt_jax.core.types import AxesTree, Params
 
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
@@ -122,6 +122,16 @@ def scan(
         return step(nnx.merge(graph, block_state), carry, x)
 
     return jax.lax.scan(_checkpointed(body, remat), carry, (state, xs), unroll=write_out)
+
+
+def of_each(function: Callable[[Any], Any], over: Any) -> Any:
+    """`function` of each slice of the first axis of `over`, stacked again.
+
+    All at once; on a single CPU one after the other, so that what a slice needs stays in the cache. The results of such
+    a loop are arrays, where XLA may otherwise compute them again in every operation that reads them.
+    """
+    alone = target_platform() == "cpu" and not is_split("tiles")
+    return jax.lax.map(function, over) if alone else jax.vmap(function)(over)
 
 
 def divide(stacked: M, parts: int) -> tuple[M, ...]:

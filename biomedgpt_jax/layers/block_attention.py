@@ -4,6 +4,7 @@ Axis letters: b rows, s queries, t keys, h query heads, g key/value heads, r que
 key/value head (h = g r), n queries of one key/value head (n = s r), k head width.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from biomedgpt_jax.core.module import Kept, keep
+from biomedgpt_jax.core.module import Kept, keep, of_each
 from biomedgpt_jax.core.sharding import is_split
 
 # Queries are worked on in at most so many blocks, each a multiple of so many queries.
@@ -88,56 +89,77 @@ def _attend(
 def _attend_forward(
     q: Any, k: Any, v: Any, segment_ids: Any, scale: float, blocks: tuple[_Block, ...]
 ) -> tuple[Any, Any]:
-    outs, log_sums = [], []
-    for block in blocks:
-        scores = _scores(_rows(q, block, blocks), k[:, :, : block.keys], _mask(segment_ids, block), scale)
-        top = jnp.max(scores, axis=-1, keepdims=True)
-        weights = jnp.exp(scores - top)
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        mixed = _product("bgnt,bgtk->bgnk", weights.astype(v.dtype), v[:, :, : block.keys])
-        outs.append((mixed / total).astype(q.dtype))
-        log_sums.append(top + jnp.log(total))
-    out, log_sum = (keep(jnp.concatenate(each, axis=2), Kept.ATTENTION) for each in (outs, log_sums))
+    def of_head(masks: Any, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        outs, log_sums = [], []
+        for block, mask in zip(blocks, masks, strict=True):
+            scores = _masked(_product("nk,tk->nt", _rows(q, block, blocks), k[: block.keys]) * scale, mask)
+            top = jnp.max(scores, axis=-1, keepdims=True)
+            weights = jnp.exp(scores - top)
+            total = jnp.sum(weights, axis=-1, keepdims=True)
+            mixed = _product("nt,tk->nk", weights.astype(v.dtype), v[: block.keys])
+            outs.append((mixed / total).astype(q.dtype))
+            log_sums.append((top + jnp.log(total))[:, 0])
+        return jnp.concatenate(outs), jnp.concatenate(log_sums)
+
+    masks = _masks(segment_ids, blocks, q.shape[2])
+    out, log_sum = (keep(each, Kept.ATTENTION) for each in _for_each_head(of_head, masks, q, k, v))
     return out, (q, k, v, segment_ids, out, log_sum)
 
 
 def _attend_backward(scale: float, blocks: tuple[_Block, ...], kept: Any, d_out: jax.Array) -> tuple[Any, ...]:
+    """With scores as [t n]: XLA's CPU backend is slow at products over the first axis of their first factor."""
     q, k, v, segment_ids, out, log_sum = kept
     # What the softmax takes off each gradient of a weight: their weighted mean.
-    mean = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1, keepdims=True)
-    d_queries, d_k, d_v = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-    for block in blocks:
-        queries, d_rows = _rows(q, block, blocks), _rows(d_out, block, blocks)
-        keys, values = k[:, :, : block.keys], v[:, :, : block.keys]
-        scores = _scores(queries, keys, _mask(segment_ids, block), scale)
-        weights = jnp.exp(scores - _rows(log_sum, block, blocks))
-        d_weights = _product("bgnk,bgtk->bgnt", d_rows, values)
-        d_scores = (weights * (d_weights - _rows(mean, block, blocks)) * scale).astype(q.dtype)
-        d_queries.append(_product("bgnt,bgtk->bgnk", d_scores, keys).astype(q.dtype))
-        d_k = d_k.at[:, :, : block.keys].add(_product("bgnt,bgnk->bgtk", d_scores, queries))
-        d_v = d_v.at[:, :, : block.keys].add(_product("bgnt,bgnk->bgtk", weights.astype(v.dtype), d_rows))
-    return jnp.concatenate(d_queries, axis=2), d_k.astype(k.dtype), d_v.astype(v.dtype), None
+    mean = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
+
+    def of_head(masks: Any, q: Any, k: Any, k_turned: Any, v: Any, d_out: Any, log_sum: Any, mean: Any) -> Any:
+        d_queries, d_k, d_v = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+        for block, mask in zip(blocks, masks, strict=True):
+            queries, d_rows, log_sums, means = (_rows(each, block, blocks) for each in (q, d_out, log_sum, mean))
+            scores = _masked(_product("tk,nk->tn", k[: block.keys], queries) * scale, mask)
+            weights = jnp.exp(scores - log_sums)
+            d_weights = _product("tk,nk->tn", v[: block.keys], d_rows)
+            d_scores = (weights * (d_weights - means) * scale).astype(q.dtype)
+            d_queries.append(_product("kt,tn->kn", k_turned[:, : block.keys], d_scores).astype(q.dtype))
+            d_k = d_k.at[: block.keys].add(_product("tn,nk->tk", d_scores, queries))
+            d_v = d_v.at[: block.keys].add(_product("tn,nk->tk", weights.astype(v.dtype), d_rows))
+        return jnp.concatenate(d_queries, axis=1), d_k.astype(k.dtype), d_v.astype(v.dtype)
+
+    masks = [None if mask is None else mask.swapaxes(1, 2) for mask in _masks(segment_ids, blocks, q.shape[2])]
+    d_q, d_k, d_v = _for_each_head(of_head, masks, q, k, k.swapaxes(2, 3), v, d_out, log_sum, mean)
+    return d_q.swapaxes(2, 3), d_k, d_v, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _scores(q: jax.Array, k: jax.Array, mask: jax.Array | None, scale: float) -> Float[Array, "b g n t"]:
-    scores = _product("bgnk,bgtk->bgnt", q, k) * scale
-    if mask is None:
-        return scores
-    by_query = scores.reshape(*scores.shape[:2], mask.shape[1], -1, scores.shape[3])  # b g s r t
-    return jnp.where(mask[:, None, :, None], by_query, jnp.finfo(jnp.float32).min).reshape(scores.shape)
+def _for_each_head(of_head: Callable[..., Any], masks: Any, *arrays: Float[Array, "b g ..."]) -> Any:
+    """`of_head(masks of the row, arrays without b and g)` of each row's key/value heads, stacked again.
+
+    Scores of one head stay in a CPU's cache, and masks are arrays before the loop over heads reads them.
+    """
+    return of_each(lambda row: of_each(lambda head: of_head(row[0], *head), row[1]), (masks, arrays))
+
+
+def _masked(scores: jax.Array, mask: jax.Array | None) -> jax.Array:
+    return scores if mask is None else jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
 
 
 def _product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
+    """With a batch axis of one, by which `Remat.DOTS` tells it from the products with weights."""
+    product = partial(jnp.einsum, equation, preferred_element_type=jnp.float32)
+    return jax.vmap(product)(a[None], b[None])[0]
 
 
-def _rows(x: Float[Array, "b g n _"], block: _Block, blocks: tuple[_Block, ...]) -> jax.Array:
-    share = x.shape[2] // blocks[-1].stop  # r
-    return x[:, :, block.start * share : block.stop * share]
+def _rows(x: Float[Array, "n ..."], block: _Block, blocks: tuple[_Block, ...]) -> jax.Array:
+    share = x.shape[0] // blocks[-1].stop  # r
+    return x[block.start * share : block.stop * share]
 
 
-def _mask(segment_ids: jax.Array | None, block: _Block) -> jax.Array | None:
-    return None if segment_ids is None else segment_causal_mask(segment_ids, block.start, block.stop)
+def _masks(
+    segment_ids: jax.Array | None, blocks: tuple[_Block, ...], queries: int
+) -> list[Bool[Array, "b n t"] | None]:
+    if segment_ids is None:
+        return [None for _ in blocks]
+    share = queries // blocks[-1].stop
+    return [jnp.repeat(segment_causal_mask(segment_ids, each.start, each.stop), share, axis=1) for each in blocks]

@@ -58,22 +58,27 @@ class GatedMlp(nnx.Module):
         self.act = act
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-        gate, up = _with_gradients_made_once(self.gate(x), self.up(x))
-        return self.down(activation(self.act)(gate) * up)
+        return self.down(_gated(self.act, self.gate(x), self.up(x)))
 
 
-@jax.custom_vjp
-def _with_gradients_made_once(gate: jax.Array, up: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same. Four products read these gradients; XLA would compute them again inside each, tile by tile."""
-    return gate, up
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gated(act: Activation, gate: jax.Array, up: jax.Array) -> jax.Array:
+    """act(gate) * up, made again for its gradients.
+
+    Behind the barriers, because XLA would keep each factor from before, and compute the gradients again inside each of
+    the four products that read them, tile by tile.
+    """
+    return activation(act)(gate) * up
 
 
-def _forward(gate: jax.Array, up: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
-    return (gate, up), None
+def _forward(act: Activation, gate: jax.Array, up: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return activation(act)(gate) * up, (gate, up)
 
 
-def _backward(_: None, gradients: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    return jax.lax.optimization_barrier(gradients)
+def _backward(act: Activation, kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    kept = jax.lax.optimization_barrier(kept)
+    _, gradients = jax.vjp(lambda gate, up: activation(act)(gate) * up, *kept)
+    return jax.lax.optimization_barrier(gradients(gradient))
 
 
-_with_gradients_made_once.defvjp(_forward, _backward)
+_gated.defvjp(_forward, _backward)

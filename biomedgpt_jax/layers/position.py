@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from biomedgpt_jax.core.module import of_each
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -32,8 +34,12 @@ class Rope(NamedTuple):
 
 def rope(positions: Int[Array, "b s"], *, head_dim: int, theta: float, scaling: RopeScaling | None) -> Rope:
     """Angles position * frequency, in float32 whatever the activations are: bfloat16 is wrong beyond 256."""
-    angles = positions[..., None].astype(jnp.float32) * frequencies(head_dim, theta, scaling)
-    return Rope(jnp.cos(angles), jnp.sin(angles))
+
+    def of_row(positions: Int[Array, " s"]) -> Rope:
+        angles = positions[:, None].astype(jnp.float32) * frequencies(head_dim, theta, scaling)
+        return Rope(jnp.cos(angles), jnp.sin(angles))
+
+    return of_each(of_row, positions)
 
 
 def rotate(x: Float[Array, "b s h k"], by: Rope) -> Float[Array, "b s h k"]:

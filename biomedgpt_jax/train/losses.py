@@ -14,6 +14,9 @@ from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.sharding import parts_of, shard
 
+# Of each device's tokens at the least: what has no target can only be left out by whole chunks.
+_CHUNKS = 4
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def cross_entropy(
 
     Args:
         head: in the type of `hidden`.
-        chunk_size: positions of each row that have logits at a time.
+        chunk_size: positions of each row that have logits at a time; fewer where that would make less than 4 chunks.
         label_smoothing: the share of the target's probability spread evenly over the vocabulary.
         z_loss: factor of the squared log-normaliser.
         vocab_size: words that exist; the head's columns behind them have no part in anything. None: all.
@@ -167,7 +170,7 @@ def _chunk_sums(heads: Float[Array, "p d v"], chunk: _Tokens, aim: _Aim) -> tupl
     sums = Sums(
         loss=jnp.sum(weights * (log_normaliser - _aimed_at(logits, targets, aim)) + z_penalty),
         z_loss=jnp.sum(z_penalty),
-        correct=jnp.sum(weights * (jnp.argmax(logits, axis=-1) == targets)),
+        correct=jnp.sum(weights * (_likeliest(logits) == targets)),
         weight=jnp.sum(weights),
     )
     pull = weights * (1 + 2 * aim.z_loss * log_normaliser)  # of the normaliser, towards smaller logits
@@ -185,6 +188,13 @@ def _aimed_at(logits: jax.Array, targets: jax.Array, aim: _Aim) -> jax.Array:
         existing = jnp.where(_exists(logits, aim), logits, 0.0)
         aimed_at += aim.label_smoothing * jnp.sum(existing, axis=-1) / aim.vocab_size
     return aimed_at
+
+
+def _likeliest(logits: jax.Array) -> jax.Array:
+    """The argmax over the last axis as two plain reductions: XLA's CPU backend does its own one word at a time."""
+    words = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    highest = logits == jnp.max(logits, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(highest, words, logits.shape[-1]), axis=-1)
 
 
 def _is_target(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -222,7 +232,7 @@ def _in_chunks(
     arrays = [_by_device(array) for array in (hidden, targets, weights)]
     order = jnp.argsort(arrays[2] == 0, axis=1, stable=True)
     devices, tokens = order.shape
-    chunk = min(max(1, chunk_size * hidden.shape[0] // devices), tokens)
+    chunk = min(max(1, chunk_size * hidden.shape[0] // devices), -(-tokens // _CHUNKS))
 
     def cut(array: jax.Array) -> jax.Array:
         index = order.reshape(*order.shape, *(1 for _ in array.shape[2:]))
