@@ -18,6 +18,7 @@ from timing import chosen, compare, machine, software
 from transformers import BartConfig, BartForConditionalGeneration, ResNetBackbone, ResNetConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from biomedgpt_jax.core.host_memory import keep_freed_memory
 from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.eval.beam import Beams, beam_search
 from biomedgpt_jax.eval.decode import Limits, greedy
@@ -49,6 +50,7 @@ def main() -> None:
     console, shapes = Console(width=120), chosen(SHAPES)
     console.print(f"{', '.join(shapes)}; float32; {software('jax', 'torch', 'transformers')}; {machine()}")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    keep_freed_memory()  # as `biomedgpt eval` does; PyTorch has it too
     heads = "shape", "method", "ours, tokens/s", "transformers, tokens/s", "ours, sources/s", "ratio"
     table = Table(*heads)
     for name, shape in shapes.items():

@@ -3,6 +3,8 @@
 import ctypes
 import sys
 
+import jax
+
 # Of <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _NEVER = -1
@@ -11,10 +13,11 @@ _NEVER = -1
 def keep_freed_memory() -> None:
     """Lets malloc hand out again what was freed, where it would give each large array back to the kernel.
 
-    XLA takes its working memory on a CPU anew for each step, and the kernel fills every page of it with zeros. For the
-    rest of the process; without effect where malloc is not glibc's.
+    XLA takes its working memory on a CPU anew for each call, and the kernel fills every page of it with zeros. For the
+    rest of the process; without effect on accelerators, and where malloc is not glibc's.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    host = jax.default_backend() == "cpu" and sys.platform == "linux"
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if host else None
     if mallopt is None:
         return
     mallopt(_M_MMAP_MAX, 0)

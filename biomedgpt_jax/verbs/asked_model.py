@@ -11,6 +11,7 @@ from absl import flags
 from biomedgpt_jax.checkpoint.fingerprint import leaf_records, tree_hash
 from biomedgpt_jax.convert.chat_model import load_chat_model
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.core.host_memory import keep_freed_memory
 from biomedgpt_jax.data.features import FeatureCache, FeatureReader
 from biomedgpt_jax.eval.beam import Beams
 from biomedgpt_jax.eval.protocols import Protocol
@@ -57,6 +58,7 @@ def open_model(values: flags.FlagValues, config: Config) -> AskedModel:
         return _of_transformers(values, config)
     if values.revision:
         raise UsageError("--revision belongs to --hf, a model of the hub.")
+    keep_freed_memory()
     return _pairs(values, config) if holds_biomedgpt(Path(values.model)) else _packed(values, config)
 
 

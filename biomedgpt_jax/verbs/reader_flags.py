@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.core.host_memory import keep_freed_memory
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.assistant import Reader
 from biomedgpt_jax.verbs.biomedgpt_spec import TASKS, holds_biomedgpt
@@ -42,6 +43,7 @@ def open_reader(values: flags.FlagValues, example: str) -> Reader:
     for name in MED_ONLY if pairs else PAIRS_ONLY:
         if values[name].value:
             raise UsageError(f"--{name}: for a {'Llama3-Med' if pairs else 'BiomedGPT'}; {folder} holds none.")
+    keep_freed_memory()
     if not pairs:
         loaded = load_model(folder, values.step, values.dtype, template=values.template, geometry=values.geometry)
         return MedReader(loaded, values.context)

@@ -83,8 +83,7 @@ def run(values: flags.FlagValues) -> int:
     take_allowed(values, config)
     join_processes(values)
     use_cache(cache_folder(config.compile_cache, str(workdir), jax.default_backend()))
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
     return train(config, workdir, make_console())
 
 
