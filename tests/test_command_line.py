@@ -114,7 +114,8 @@ WRONG_CALLS = [
     ),
     # Folders that are not there, or hold nothing.
     (["generate", "--model={tmp}/no", "--question=y"], 1, "holds no model: expected the workdir of a run"),
-    (["eval", config("eval.py:data=x"), "--model={tmp}/empty", "--out={tmp}/o"], 1, "found none of these files"),
+    (["generate", "--model={tmp}/empty", "--question=y"], 1, "found none of these files"),
+    (["eval", config("eval.py:data={tmp}/empty"), "--model=x", "--out={tmp}/o"], 1, "holds no manifest.json"),
     (["generate", "--model=x", "--question=y", "--image={tmp}/no.png"], 2, "--image: there is no file"),
     (["report", "--runs={tmp}/no", "--out={tmp}/o"], 1, "metrics.jsonl has no training step yet; run `biomedgpt train"),
     (["eval", "--compare={tmp}/no,{tmp}/empty"], 1, "Name the folder that `biomedgpt eval` wrote"),
