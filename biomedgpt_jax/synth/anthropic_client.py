@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from biomedgpt_jax.synth.asks import Ask, Settings, body
-from biomedgpt_jax.synth.endpoint import Address, Busy, is_loopback
+from biomedgpt_jax.synth.endpoint import Address, Busy
 from biomedgpt_jax.synth.journal import Reply, now
-from biomedgpt_jax.synth.status import quiet, translated
+from biomedgpt_jax.synth.opened import opened
+from biomedgpt_jax.synth.status import translated
 
 URL = "https://api.anthropic.com"
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
@@ -39,11 +40,7 @@ class AnthropicEndpoint:
 @contextmanager
 def open_anthropic(address: Address, settings: Settings) -> Iterator[AnthropicEndpoint]:
     """Raises DataError where the package is missing."""
-    package = quiet("anthropic")
-    with package.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(address.host)) as http:
-        client = package.Anthropic(
-            api_key=address.key, base_url=address.url, timeout=address.timeout, max_retries=0, http_client=http
-        )
+    with opened("anthropic", address) as client:
         yield AnthropicEndpoint(client, address, settings)
 
 

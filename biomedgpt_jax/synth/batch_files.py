@@ -4,7 +4,6 @@ Anthropic: a line {"custom_id", "params"} per request; the same are the `request
 line {"custom_id", "method", "url", "body"}. A written request is asked by nobody else while its file is there.
 """
 
-import importlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from biomedgpt_jax.synth.costs import Gauge, Purse
 from biomedgpt_jax.synth.endpoint import Busy
 from biomedgpt_jax.synth.journal import Journal, Reply, State
 from biomedgpt_jax.synth.openai_client import completion_reply
+from biomedgpt_jax.synth.opened import quiet
 from biomedgpt_jax.synth.outcomes import Judge, Open
 
 FOLDER = "batches"
@@ -69,7 +69,7 @@ def write_batches(
 
 def read_results(path: Path, host: str, protocol: Protocol, journal: Journal) -> Read:
     """Takes the results of a file into the journal; reading a file again changes nothing."""
-    package = importlib.import_module("biomedgpt_jax.synth.status").quiet(protocol.value)
+    package = quiet(protocol.value)
     read = {Protocol.ANTHROPIC: _anthropic_result, Protocol.OPENAI: _openai_result}[protocol]
     found, replies = Read(), {}
     try:

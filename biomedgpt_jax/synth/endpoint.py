@@ -1,6 +1,5 @@
 """Where requests go: what an endpoint may answer, which errors it may meet, and whether data may go there at all."""
 
-import ipaddress
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.loopback import is_loopback
 from biomedgpt_jax.data.manifest import Manifest
 from biomedgpt_jax.data.spec import Access
 from biomedgpt_jax.synth.asks import Ask
@@ -70,16 +70,6 @@ def host_of(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise DataError(f"{url}: expected an address like http://127.0.0.1:8000/v1")
     return parts.hostname
-
-
-def is_loopback(host: str) -> bool:
-    """Whether it is this machine by its name or number; no name is looked up."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def refuse_third_party(manifests: Iterable[Manifest], host: str, allowed: str) -> None:

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from biomedgpt_jax.synth.asks import Ask, Settings, body
-from biomedgpt_jax.synth.endpoint import Address, Busy, is_loopback
+from biomedgpt_jax.synth.endpoint import Address, Busy
 from biomedgpt_jax.synth.journal import Reply, now
-from biomedgpt_jax.synth.status import quiet, translated
+from biomedgpt_jax.synth.opened import opened
+from biomedgpt_jax.synth.status import translated
 
 URL = "https://api.openai.com/v1"
 OWN_HOST = "api.openai.com"
@@ -41,11 +42,7 @@ class OpenAiEndpoint:
 @contextmanager
 def open_openai(address: Address, settings: Settings) -> Iterator[OpenAiEndpoint]:
     """Raises DataError where the package is missing."""
-    package = quiet("openai")
-    with package.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(address.host)) as http:
-        client = package.OpenAI(
-            api_key=address.key, base_url=address.url, timeout=address.timeout, max_retries=0, http_client=http
-        )
+    with opened("openai", address) as client:
         yield OpenAiEndpoint(client, address, settings)
 
 

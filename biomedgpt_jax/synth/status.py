@@ -1,14 +1,10 @@
-"""What an endpoint's errors mean for a request, alike for both clients; and how the clients are kept from logging."""
+"""What an endpoint's errors mean for a request, alike for both clients."""
 
-import importlib
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from types import ModuleType
 from typing import Any
 
-from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.synth.endpoint import Address, Busy, Closed, Trouble, Unusable
 
 # Whatever is asked, the answer will be the same: the key, the account, the model or the path is wrong.
@@ -18,19 +14,6 @@ _NO_MONEY = ("insufficient_quota", "billing_error", "billing_hard_limit_reached"
 LONGEST = 2000  # characters of an endpoint's own words that are kept
 # Errors of the HTTP library before anything went out.
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError", "ProxyError")
-# They would print whole requests, with the texts of patients, where ANTHROPIC_LOG or OPENAI_LOG asks for it.
-_LOGGERS = ("anthropic", "openai", "httpx", "httpx2", "httpcore", "httpcore2")
-
-
-def quiet(name: str) -> ModuleType:
-    """The client's package, without its log. Raises DataError where it is not installed."""
-    try:
-        package = importlib.import_module(name)
-    except ImportError as reason:
-        raise DataError(f"the package {name} is not installed: pip install 'biomedgpt-jax[synth]'") from reason
-    for logger in _LOGGERS:
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    return package
 
 
 @contextmanager

@@ -22,12 +22,13 @@ from starlette.types import Receive, Scope, Send
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.loopback import is_loopback
 from biomedgpt_jax.verbs import chat_replies
 from biomedgpt_jax.verbs.answer_desk import AnswerDesk, Job
 from biomedgpt_jax.verbs.assistant import Assistant, ContextFull, Prompt, Said
 from biomedgpt_jax.verbs.chat_replies import Reply, error_body, event
 from biomedgpt_jax.verbs.chat_requests import Chat, Refused, Terms, read_chat
-from biomedgpt_jax.verbs.listening import is_loopback, note
+from biomedgpt_jax.verbs.listening import note
 
 BODY_SECONDS = 30.0  # for a request to arrive
 RETRY_SECONDS = 1  # what a client is told that finds the queue full

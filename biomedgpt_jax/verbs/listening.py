@@ -1,19 +1,10 @@
 """The address that a server listens on, and the lines that it logs."""
 
-import ipaddress
 import socket
 import sys
 import time
 
 from biomedgpt_jax.core.errors import RunError
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address is reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.loopback import is_loopback
 from biomedgpt_jax.data.rows import ImageBytes
 from biomedgpt_jax.data.source import Turn
 from biomedgpt_jax.eval.row_decode import GREEDY
@@ -26,7 +27,7 @@ from biomedgpt_jax.verbs.answer_desk import AnswerDesk
 from biomedgpt_jax.verbs.assistant import Assistant, Manner, Request
 from biomedgpt_jax.verbs.chat_requests import Terms
 from biomedgpt_jax.verbs.command_line import require
-from biomedgpt_jax.verbs.listening import bound_socket, is_loopback, note
+from biomedgpt_jax.verbs.listening import bound_socket, note
 from biomedgpt_jax.verbs.progress import Advance, progress
 from biomedgpt_jax.verbs.reader_flags import define_reader, open_reader
 

@@ -26,6 +26,7 @@ from typing import Any
 from absl import flags
 
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.data.loopback import is_loopback
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.writer import locked
 from biomedgpt_jax.synth.asking import Asker
@@ -34,7 +35,7 @@ from biomedgpt_jax.synth.batch_files import FOLDER as BATCHES
 from biomedgpt_jax.synth.batch_files import read_results, write_batches
 from biomedgpt_jax.synth.batch_service import Service, fetch_batches, send_batches
 from biomedgpt_jax.synth.costs import Gauge, Prices, Purse, money
-from biomedgpt_jax.synth.endpoint import Trouble, is_loopback, refuse_third_party, restricted
+from biomedgpt_jax.synth.endpoint import Trouble, refuse_third_party, restricted
 from biomedgpt_jax.synth.estimate import Estimate, estimate
 from biomedgpt_jax.synth.grounding import read_terms
 from biomedgpt_jax.synth.journal import Journal

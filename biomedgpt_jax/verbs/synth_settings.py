@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.data.loopback import is_loopback
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.synth import anthropic_client, openai_client
 from biomedgpt_jax.synth.asking import Retry
 from biomedgpt_jax.synth.asks import Form, Protocol, Settings, Task
 from biomedgpt_jax.synth.costs import Prices
-from biomedgpt_jax.synth.endpoint import Address, Opened, is_loopback
+from biomedgpt_jax.synth.endpoint import Address, Opened
 from biomedgpt_jax.synth.languages import LANGUAGES
 from biomedgpt_jax.synth.material import Left, sources
 from biomedgpt_jax.synth.prompts import FOLDER, KINDS, Prompt, read_prompt
