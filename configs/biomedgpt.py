@@ -38,7 +38,7 @@ class Recipe:
     source_tokens: int
     target_tokens: int
     answers: str = ""  # train: a closed list, of the training split
-    method: str = "sample"
+    method: str = "greedy"
     task: str = ""  # of every sample; "": as each says
     average: float = 0.0
     embeddings: bool = True
@@ -186,7 +186,7 @@ def base(size: str, image_size: int, data: str) -> Config:
                 "protocol": "strict/v1",
                 "batch_rows": 16,
                 "max_new_tokens": 32,
-                "method": "sample",  # sample (greedy), beam, or candidates: all answers of a closed list
+                "method": "greedy",  # greedy, beam, or candidates: all answers of a closed list
                 "beams": 1,
                 "length_penalty": 0.0,
                 "no_repeat": 0,

@@ -38,7 +38,7 @@ def answering(instruct: str) -> dict[str, Any]:
             "words": "",
             "answers": "",  # a file with a closed list, an answer on each line, or a run's answers.json
             "open": False,  # any words, though the folder has a closed list
-            "method": "sample",  # sample (greedy), beam, or candidates: all answers of the closed list
+            "method": "greedy",  # greedy, beam, or candidates: all answers of the closed list
             "beams": 1,
             "length_penalty": 0.0,
             "no_repeat": 0,

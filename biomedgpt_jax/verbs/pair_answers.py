@@ -84,7 +84,7 @@ class _Asked:
         return place_trie(self.trie, stop_ids=(self.tokenizer.eos_id,), vocab_size=self.tokenizer.vocab_size)
 
 
-def _sample(asked: _Asked) -> Answer:
+def _greedy(asked: _Asked) -> Answer:
     table = asked.table()
 
     def answer(batch: Batch) -> Decoded:
@@ -121,4 +121,4 @@ def _candidates(asked: _Asked) -> Answer:
     return answer
 
 
-METHODS: dict[str, Callable[[_Asked], Answer]] = {"sample": _sample, "beam": _beam, "candidates": _candidates}
+METHODS: dict[str, Callable[[_Asked], Answer]] = {"greedy": _greedy, "beam": _beam, "candidates": _candidates}
