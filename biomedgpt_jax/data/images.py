@@ -13,9 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from biomedgpt_jax.data import dicom
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.grey import BICUBIC, Color, as_grey, pad_grey
 from biomedgpt_jax.data.limits import MAX_PIXELS, MAX_WORK_PIXELS, refuse_pixels
 
-Color = tuple[int, int, int]
 STORED_AS_IS = ("JPEG", "PNG")
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
@@ -50,7 +50,8 @@ def load_square(data: bytes, size: int, geometry: Geometry, background: Color, n
     if dicom.is_dicom(data):
         return to_square(dicom.decode(data, name), size, geometry, background, name)
     image = open_image(data, name, needed=None if geometry is geometry.exact else partial(_needed, size, geometry))
-    return _square(_named_rgb(image, background, name), size, geometry, background, name)
+    plain = image.mode == "L" and "transparency" not in image.info
+    return _square(image if plain else _named_rgb(image, background, name), size, geometry, background, name)
 
 
 def decode_rgb(data: bytes, background: Color, name: str = "image", frame: int = 0) -> np.ndarray:
@@ -91,9 +92,7 @@ def open_image(
         if needed is not None:
             image.draft(None, needed(*image.size))
         image.load()
-        kind = image.format
-        image = ImageOps.exif_transpose(image)
-        image.format = kind
+        ImageOps.exif_transpose(image, in_place=True)
         return image
     except DataError:
         raise
@@ -117,8 +116,7 @@ def storable(data: bytes, name: str = "image") -> bytes:
     """
     if dicom.is_dicom(data):
         image = Image.fromarray(dicom.decode(data, name))
-        if _is_grey(image):
-            image = image.convert("L")
+        image = as_grey(image) or image
     else:
         image = open_image(data, name)
         if image.format in STORED_AS_IS:
@@ -146,8 +144,10 @@ def _named_rgb(image: Image.Image, background: Color, name: str) -> Image.Image:
 
 
 def _square(image: Image.Image, size: int, geometry: Geometry, background: Color, name: str) -> np.ndarray:
+    """`image` is in mode RGB or L; a grey one is resized as one channel."""
+    grey = as_grey(image)
     make = {Geometry.PAD: _pad, Geometry.RESIZE: _resize, Geometry.CROP: _crop}[geometry.exact]
-    return np.asarray(make(image, size, background, name))
+    return make(grey or image, size, background, name)
 
 
 def _to_rgb(image: Image.Image, background: Color) -> Image.Image:
@@ -157,7 +157,7 @@ def _to_rgb(image: Image.Image, background: Color) -> Image.Image:
         layer = image.convert("RGBA")
         canvas = Image.new("RGBA", image.size, (*background, 255))
         return Image.alpha_composite(canvas, layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _scale_range(values: np.ndarray) -> np.ndarray:
@@ -169,30 +169,32 @@ def _scale_range(values: np.ndarray) -> np.ndarray:
     return np.rint((values - low) * 255.0 / (high - low if high > low else np.inf)).astype(np.uint8)
 
 
-def _pad(image: Image.Image, size: int, background: Color, name: str) -> Image.Image:
+def _pad(image: Image.Image, size: int, background: Color, name: str) -> np.ndarray:
     long = max(image.size)
     refuse_pixels(long * long, MAX_WORK_PIXELS, name, f"{image.width} x {image.height} padded to a square")
+    if image.mode == "L":
+        return pad_grey(image, size, background)
     if image.width != image.height:
         canvas = Image.new("RGB", (long, long), background)
         canvas.paste(image, ((long - image.width) // 2, (long - image.height) // 2))
         image = canvas
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+    return _three_channels(image.resize((size, size), BICUBIC))
 
 
-def _resize(image: Image.Image, size: int, background: Color, name: str) -> Image.Image:
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+def _resize(image: Image.Image, size: int, background: Color, name: str) -> np.ndarray:
+    return _three_channels(image.resize((size, size), BICUBIC))
 
 
-def _crop(image: Image.Image, size: int, background: Color, name: str) -> Image.Image:
+def _crop(image: Image.Image, size: int, background: Color, name: str) -> np.ndarray:
     short, long = min(image.size), max(image.size)
     new_long = int(size * long / short)  # truncated, as Hugging Face and torchvision do
     refuse_pixels(size * new_long, MAX_WORK_PIXELS, name, f"{image.width} x {image.height}, shortest edge {size}")
     width, height = (size, new_long) if image.width <= image.height else (new_long, size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    image = image.resize((width, height), BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    return _three_channels(image.crop((left, top, left + size, top + size)))
 
 
-def _is_grey(image: Image.Image) -> bool:
+def _three_channels(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
-    return bool((values[..., 0] == values[..., 1]).all() and (values[..., 1] == values[..., 2]).all())
+    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=-1)
