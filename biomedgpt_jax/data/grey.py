@@ -21,8 +21,10 @@ def as_grey(image: Image.Image) -> Image.Image | None:
     """In mode L, if the picture is in mode L, or in mode RGB with three equal channels; else None."""
     if image.mode == "L":
         return image
-    probe = image.resize((PROBE, PROBE), Image.Resampling.NEAREST)
-    return image.getchannel(0) if _equal_channels(probe) and _equal_channels(image) else None
+    if _one_channel(image.resize((PROBE, PROBE), Image.Resampling.NEAREST)) is None:
+        return None
+    values = _one_channel(image)
+    return None if values is None else Image.frombuffer("L", image.size, values, "raw", "L", 0, 1)
 
 
 def pad_grey(image: Image.Image, size: int, background: Color) -> UInt8[np.ndarray, "size size 3"]:
@@ -82,5 +84,6 @@ def _bicubic(distance: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
     return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
-def _equal_channels(image: Image.Image) -> bool:
-    return image.tobytes("raw", "R") == image.tobytes("raw", "G") == image.tobytes("raw", "B")
+def _one_channel(image: Image.Image) -> bytes | None:
+    red = image.tobytes("raw", "R")
+    return red if red == image.tobytes("raw", "G") == image.tobytes("raw", "B") else None
