@@ -81,9 +81,9 @@ def run(values: flags.FlagValues) -> int:
     config = training_config(values, EXAMPLE)
     workdir = command_line.require_folder(values, "workdir", EXAMPLE)
     take_allowed(values, config)
+    keep_freed_memory()
     join_processes(values)
     use_cache(cache_folder(config.compile_cache, str(workdir), jax.default_backend()))
-    keep_freed_memory()
     return train(config, workdir, make_console())
 
 
