@@ -13,7 +13,8 @@
 | image           | id, image, its codes                                                                 |
 | detection       | id, image, `x0,y0,x1,y1,number,label&&..`                                            |
 
-Images are base64; both alphabets occur in published files. Several answers or objects stand between `&&`.
+Empty lines are no rows. Images are base64; both alphabets occur in published files. Several answers or objects stand
+between `&&`.
 """
 
 import base64
@@ -57,7 +58,7 @@ def read_biomedgpt_tsv(path: Path, table: str, order: Sequence[str] = TRIAL_ORDE
             cells = [cells[order.index(name)] for name in TRIAL_ORDER]
         return make(path, number, cells)
 
-    return rows_of(path.name, numbered_lines(path), row)
+    return rows_of(path.name, ((number, line) for number, line in numbered_lines(path) if line), row)
 
 
 def _vqa(path: Path, row: int, cells: list[str]) -> Row:

@@ -15,6 +15,8 @@ from biomedgpt_jax.data.rows import BadRow, ImageMember, ImageRef, Row, check_te
 # Some published files misspell the key.
 CONVERSATION_KEYS = ("conversations", "conversatons")
 KEPT_TYPES = (str, int, float, bool)
+# The first bytes of files that hold others.
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz"}
 ImageFinder = Callable[[str], ImageRef]
 
 
@@ -183,13 +185,17 @@ def _not_a_row(path: Path, row: int, entry: Any) -> BadRow:
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str | BadRow]]:
     """(line number from 1, text without its end) of a UTF-8 file; a line that is not UTF-8, or longer than
-    MAX_LINE_BYTES, is a BadRow.
+    MAX_LINE_BYTES, is a BadRow. DataError for no file, and for one that must be unpacked first.
     """
     try:
         file = path.open("rb")
     except FileNotFoundError as reason:
         raise DataError(f"{path} does not exist") from reason
     with file:
+        begins = file.peek(max(map(len, PACKED)))
+        for mark, packing in PACKED.items():
+            if begins.startswith(mark):
+                raise DataError(f"{path} is packed ({packing}): unpack it first, and name the file that comes out")
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
             if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
                 _skip_line(file)

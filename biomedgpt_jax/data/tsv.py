@@ -17,7 +17,8 @@ def read_tsv(path: Path, find_image: ImageFinder) -> Iterator[Row | BadRow]:
     names = header.split("\t") if isinstance(header, str) else []
     if not {"question", "answer"} <= set(names):
         raise DataError(f"{path}: expected a header line with question and answer, found {names[:8]}")
-    return rows_of(path.name, lines, lambda row, line: _tsv_row(path, row, line, names, find_image))
+    filled = ((row, line) for row, line in lines if line)
+    return rows_of(path.name, filled, lambda row, line: _tsv_row(path, row, line, names, find_image))
 
 
 def _tsv_row(path: Path, row: int, line: str, names: list[str], find_image: ImageFinder) -> Row:

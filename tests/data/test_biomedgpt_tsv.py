@@ -1,6 +1,7 @@
 """Each published table, and rows of it that are broken; prepared files and what is said of those left out."""
 
 import base64
+import gzip
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,19 @@ BAD = [
 def test_broken_rows(table: str, cells: str, reason: str, tmp_path: Path, image: str) -> None:
     (row,) = read(tmp_path, table, cells.replace("I\t", image + "\t"))
     assert isinstance(row, BadRow) and row.row == 1 and reason in row.reason
+
+
+def test_empty_lines_are_no_rows(tmp_path: Path) -> None:
+    first, second = read(tmp_path, "text", "", "1\tno effusion", "", "only one cell", "")
+    assert isinstance(first, Row) and (first.id, first.row) == ("train-1", 2)
+    assert isinstance(second, BadRow) and second.row == 4
+
+
+def test_a_packed_file_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_bytes(gzip.compress(b"1\tno effusion\n"))
+    with pytest.raises(DataError, match=r"train\.tsv is packed \(gzip\): unpack it first"):
+        list(read_biomedgpt_tsv(path, "text"))
 
 
 def test_columns_of_a_trial_file_in_another_order(tmp_path: Path) -> None:
