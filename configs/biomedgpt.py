@@ -64,7 +64,9 @@ RECIPES = {
     "instruct": Recipe(5e-5, 1, 0.04, (256, 256, 256), (384, 384, 384), 0.1, 256, 256, task="instruction"),
 }  # fmt: skip
 PROTOCOLS = {"classify": "classify/v1", "nli": "classify/v1", "caption": "report/v1", "summarise": "report/v1"}
-BEAMS = {"caption": (10, 0.0, 3), "summarise": (5, 0.7, 3)}  # beams, length penalty, words in a row said once
+# Beams, length penalty, words in a row said once. Captions: fairseq's own penalty, since the script names none.
+BEAMS = {"caption": (10, 1.0, 3), "summarise": (5, 0.7, 3)}
+MOST_SAID = {"summarise": 128, "instruct": 128}  # tokens of an answer
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -89,6 +91,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.eval.protocol = PROTOCOLS.get(task, config.eval.protocol)
     config.eval.method = recipe.method
     config.eval.beams, config.eval.length_penalty, config.eval.no_repeat = BEAMS.get(task, (1, 0.0, 0))
+    config.eval.max_new_tokens = MOST_SAID.get(task, config.eval.max_new_tokens)
     config.eval.paths = (args["eval"],) if args["eval"] else ()
     if args["hardware"]:
         config.mesh = ConfigDict(mesh_for(args["hardware"], config.train.batch_rows))

@@ -53,6 +53,19 @@ RATES = {
     "llama3_med.py:stage=2,tune=full": 2e-5,
     "llama3_med.py:stage=2,tune=lora": 2e-4,
 }
+# Of BiomedGPT, from its scripts. Three numbers are those of tiny, medium and base.
+SCRIPTS = {
+    "pretrain": {"rate": 5e-5, "epochs": 20, "warmup": 0.01, "rows": (160,) * 3, "image": (256,) * 3, "clip": 5.0},
+    "vqa": {"rate": 5e-5, "epochs": 100, "warmup": 0.04, "rows": (1024, 512, 256), "image": (256, 256, 384)},
+    "classify": {"rate": 5e-5, "epochs": 5, "warmup": 0.6, "rows": (1536, 1536, 768), "image": (384,) * 3},
+    "caption": {"rate": 1e-5, "epochs": 100, "warmup": 0.06, "rows": (128,) * 3, "image": (480,) * 3},
+    "nli": {"rate": 7e-5, "epochs": 200, "warmup": 0.06, "rows": (576, 576, 288), "image": (0,) * 3},
+    "summarise": {"rate": 1e-3, "epochs": 300, "warmup": 0.06, "rows": (320,) * 3, "image": (0,) * 3},
+}
+SMOOTHED = ("vqa", "classify", "caption", "summarise")
+WITHOUT_EMBEDDINGS = ("vqa", "classify", "caption")
+# Beams, length penalty, words in a row said once, tokens of an answer.
+SEARCHED = {"caption": (10, 1.0, 3, 32), "summarise": (5, 0.7, 3, 128)}
 
 
 def parsed(name):
@@ -73,6 +86,33 @@ def test_it_parses_and_can_be_written_down(name, monkeypatch):
     if name in RATES:
         assert found.optim.learning_rate == RATES[name]
         assert found.optim.warmup_ratio == 0.03 and found.optim.weight_decay == 0
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+def test_a_task_of_biomedgpt_is_learned_as_its_script_says(task, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["biomedgpt"])
+    monkeypatch.syspath_prepend(str(ROOT / "configs"))
+    said = SCRIPTS[task]
+    # The two largest have no scripts: they take those of base.
+    for column, size in enumerate(("tiny", "medium", "base", "large", "huge")):
+        found, column = parsed(f"biomedgpt.py:task={task},size={size}"), min(column, 2)
+        optim, train = found.optim, found.train
+        assert (optim.learning_rate, train.epochs, optim.warmup_ratio) == (said["rate"], said["epochs"], said["warmup"])
+        assert (optim.b1, optim.b2, optim.eps, optim.weight_decay) == (0.9, 0.999, 1e-8, 0.01)
+        assert optim.rate_decay == "linear" and optim.decay_vectors and optim.clip_norm == said.get("clip", 1.0)
+        assert train.batch_rows == said["rows"][column]
+        assert (found.model.image_size if found.data.pictures else 0) == said["image"][column]
+        assert (found.model.dropout, found.model.drop_path, found.model.batch_norm) == (0.1, 0.1, "local")
+        assert found.model.pixels == ("imagenet" if task == "classify" else "half")
+        assert found.loss.label_smoothing == (0.1 if task in SMOOTHED else 0.0)
+        assert (found.loss.drop_worst, found.loss.drop_after) == (0.2 if task == "caption" else 0.0, 600)
+        assert found.data.noise == (0.2 if task == "summarise" else 0.0)
+        assert found.data.patches_kept == (196 if task == "pretrain" else 0)
+        assert train.average_decay == (0.9999 if task == "vqa" else 0.0)
+        assert found.tune.embeddings == (task not in WITHOUT_EMBEDDINGS)
+        answers = (found.eval.beams, found.eval.length_penalty, found.eval.no_repeat, found.eval.max_new_tokens)
+        assert answers == SEARCHED.get(task, (1, 0.0, 0, 32))
+        assert found.data.hint == ""  # the script of VQA tells one, at test time too
 
 
 @pytest.mark.parametrize("name", TRAINED)
