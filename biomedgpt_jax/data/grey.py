@@ -38,7 +38,7 @@ def pad_grey(image: Image.Image, size: int, background: Color) -> UInt8[np.ndarr
         image = image.resize((size, short), BICUBIC)
     canvas = Image.new("L", (size if wide else long, long), background[0])
     canvas.paste(image, (0, pad) if wide else (pad, 0))
-    square = np.repeat(np.asarray(canvas.resize((size, size), BICUBIC))[..., None], 3, axis=-1)
+    square = np.stack([np.asarray(canvas.resize((size, size), BICUBIC))] * 3, axis=-1)
     if long == short:
         return square
     center, first, last = _taps(long, size)

@@ -197,4 +197,4 @@ def _crop(image: Image.Image, size: int, background: Color, name: str) -> np.nda
 
 def _three_channels(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
-    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=-1)
+    return values if values.ndim == 3 else np.stack([values] * 3, axis=-1)
