@@ -96,7 +96,7 @@ def refuse_flips(split: PreparedSplit) -> None:
     if sided:
         raise DataError(
             f"{split.name}: {len(sided)} of {len(split)} samples name sides (left, right), for example {sided[0]}; a "
-            "left-right flip would make them false. Use an augmentation without flips"
+            "left-right flip would make them false. Use one without flips: classified-unflipped"
         )
 
 
