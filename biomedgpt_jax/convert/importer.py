@@ -188,7 +188,7 @@ def _names_of(family: str) -> tuple[str, ...]:
 def _stated_licence(source: Path, folders: tuple[Path, ...], family: str) -> str | None:
     """Of a folder what its card says; of BiomedGPT's published weights what their authors say besides."""
     found = [each for folder in folders if source.is_dir() and (each := _licence(folder))]
-    if family in (FAMILY, HF_FAMILY) and found in ([], ["apache-2.0"]):
+    if family in (FAMILY, HF_FAMILY) and found in ([], ["apache-2.0"], ["other"]):  # "other": our own export's
         return RESEARCH_ONLY
     return " and ".join(dict.fromkeys(found)) or None
 
