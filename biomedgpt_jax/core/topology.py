@@ -198,6 +198,8 @@ _CHIPS = (
     _gpu("h200", "NVIDIA H200", memory=150_754_820_096, **_HOPPER),
 )
 CHIPS = {chip.name: chip for chip in _CHIPS}
+# Device kinds that jax knows under two names, by the one above.
+_ALSO_CALLED = {"TPU v5e": "TPU v5 lite", "TPU v5p": "TPU v5", "TPU v6e": "TPU v6 lite"}
 _ALIASES = {"v5litepod": "v5e", "v5lite": "v5e", "a100-80g": "a100", "v7x": "tpu7x"}
 
 
@@ -241,4 +243,5 @@ def sizes(chip: Chip) -> str:
 
 def chip_of(device_kind: str) -> Chip | None:
     """The chip whose devices jax calls so; None for one that is not listed, such as a CPU."""
-    return next((chip for chip in CHIPS.values() if chip.device_kind == device_kind), None)
+    kind = _ALSO_CALLED.get(device_kind, device_kind)
+    return next((chip for chip in CHIPS.values() if chip.device_kind == kind), None)
