@@ -327,7 +327,10 @@ def _find_in(folder: Path) -> Path:
     others = sorted(folder.glob("*.model"))
     if len(others) == 1:
         return others[0]
-    raise DataError(f"{folder} holds no tokenizer: looked for {', '.join(names)} or a single *.model file")
+    raise DataError(
+        f"{folder} holds no tokenizer: looked for {', '.join(names)}, a single *.model file, or "
+        "vocab.json and merges.txt"
+    )
 
 
 def _is_tiktoken(path: Path) -> bool:

@@ -8,7 +8,7 @@ from biomedgpt_jax.convert.processing import ANSWERS
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.answer_lists import listed_answers, training_answers
 from biomedgpt_jax.data.augment import AUGMENTATIONS, Augmentation, AugmentedPairs
-from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens, train_biomedgpt_tokens
+from biomedgpt_jax.data.biomedgpt_tokens import BINS, CODES, PUBLISHED_WORDS, BiomedGptTokens, train_biomedgpt_tokens
 from biomedgpt_jax.data.encoded_pairs import EncodedPairs, Pairs, encode_split_pairs
 from biomedgpt_jax.data.mixture import Part, repeats_for
 from biomedgpt_jax.data.pair_batches import PairShape
@@ -23,6 +23,7 @@ from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.progress import Advance
 from biomedgpt_jax.verbs.training_data import TOKENIZER, overflow_of, run_tokenizer, splits
 
+PUBLISHED = PUBLISHED_WORDS + CODES + BINS
 FROM_TRAINING = "train"  # as config.data.answers: those of the training splits
 Answers = tuple[tuple[int, ...], ...]
 Encoded = EncodedPairs | PretrainingPairs
@@ -34,17 +35,26 @@ def pair_tokenizer(config: Config, spec: BiomedGptSpec, workdir: Path) -> Biomed
     Raises:
         UsageError: the configuration names none, or one of another model.
     """
-    return checked_tokenizer(run_tokenizer(config, workdir, _first), spec, workdir / TOKENIZER)
+    published = bool(config.init.weights)
+    return checked_tokenizer(run_tokenizer(config, workdir, _first), spec, workdir / TOKENIZER, published=published)
 
 
-def checked_tokenizer(tokenizer: Tokenizer, spec: BiomedGptSpec, folder: Path) -> BiomedGptTokens:
-    """Raises UsageError for a tokenizer of another kind, or with more words than the model has."""
+def checked_tokenizer(tokenizer: Tokenizer, spec: BiomedGptSpec, folder: Path, *, published: bool) -> BiomedGptTokens:
+    """The tokenizer, if the model can be of it.
+
+    Args:
+        published: the weights are imported ones, of which those of the published size know the published words alone.
+
+    Raises:
+        UsageError: a tokenizer of another kind, with more words than the model has, or with others.
+    """
     if not isinstance(tokenizer, BiomedGptTokens):
         raise UsageError(f"{folder} holds no tokenizer of a BiomedGPT: expected BART's vocab.json and merges.txt.")
-    if tokenizer.vocab_size > spec.model.vocab_size:
+    words = spec.model.vocab_size
+    if tokenizer.vocab_size > words or (published and tokenizer.vocab_size < words == PUBLISHED):
         raise UsageError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {spec.model.vocab_size}. They are "
-            "not of the same model: set config.tokenizer.path, or config.model.vocab_size of a model from scratch."
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {words}. They are not of the "
+            "same model: set config.tokenizer.path, or config.model.vocab_size of a model from scratch."
         )
     return tokenizer
 

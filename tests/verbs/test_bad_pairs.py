@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
+from biomedgpt_jax.data.biomedgpt_tokens import train_biomedgpt_tokens
+from biomedgpt_jax.models.biomedgpt_config import biomedgpt_preset
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs import train as train_verb
+from biomedgpt_jax.verbs.biomedgpt_spec import BiomedGptSpec
 from biomedgpt_jax.verbs.families import FAMILIES
+from biomedgpt_jax.verbs.loaded_pairs import UNSAID
+from biomedgpt_jax.verbs.pair_data import checked_tokenizer
 from tests.command import TINY, Called, assert_refused, biomedgpt, config
 from tests.data.sets.raw import picture
 from tests.verbs.test_biomedgpt import SHORT
@@ -128,3 +134,12 @@ def test_a_vocabulary_of_another_model(odd, tmp_path):
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     wrong = train(odd, tmp_path / "run", f"--config.tokenizer.path={tmp_path}")
     assert_refused(wrong, 1, "A BiomedGPT tokenizer is vocab.json and merges.txt")
+
+
+def test_published_weights_know_the_published_words_alone(tmp_path):
+    """Fewer words than the model has would pass for its own: each of them would stand for another."""
+    few = train_biomedgpt_tokens(["is it red?"] * 3, tmp_path, words=270, codes=16, bins=16)
+    spec = BiomedGptSpec(model=biomedgpt_preset("tiny"), image_size=32, **UNSAID)
+    assert checked_tokenizer(few, spec, tmp_path, published=False) is few
+    with pytest.raises(UsageError, match=rf"the tokenizer has {few.vocab_size} tokens, the model 59457"):
+        checked_tokenizer(few, spec, tmp_path, published=True)
