@@ -1,6 +1,6 @@
 """The closed lists of answers that a task may give: from the training split, or from a file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
@@ -9,6 +9,7 @@ from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.pair_batches import EOS
 from biomedgpt_jax.data.pair_encoding import answer_ids
 from biomedgpt_jax.data.rows import spaces
+from biomedgpt_jax.data.source import Sample
 
 
 def training_answers(parts: Sequence[EncodedPairs]) -> list[tuple[int, ...]]:
@@ -18,6 +19,15 @@ def training_answers(parts: Sequence[EncodedPairs]) -> list[tuple[int, ...]]:
     """
     targets = {target for part in parts for target in part.targets()}
     return sorted({target if target[-1] == EOS else (*target, EOS) for target in targets})
+
+
+def count_unlisted(
+    samples: Iterable[Sample], answers: Iterable[tuple[int, ...]], tokenizer: BiomedGptTokens, lower: bool
+) -> int:
+    """Samples whose last answer is none of the list, so that no model held to the list can give it."""
+    listed = set(answers)
+    truths = (spaces(sample.turns[-1].answer) for sample in samples)
+    return sum(answer_ids(truth.lower() if lower else truth, tokenizer) not in listed for truth in truths)
 
 
 def listed_answers(path: str | Path, tokenizer: BiomedGptTokens, lower: bool) -> list[tuple[int, ...]]:

@@ -51,11 +51,11 @@ def answerer(model: ModelFns, params: Params, tokenizer: BiomedGptTokens, how: A
     return METHODS[how.method](_Asked(model, params, tokenizer, how, trie))
 
 
-def prompt_shapes(prompts: list[EncodedPair]) -> list[PairShape]:
-    """The few static shapes that hold all prompts."""
+def prompt_shapes(prompts: list[EncodedPair], places: int) -> list[PairShape]:
+    """The few static shapes that hold all prompts, none longer than the model's `places` of text."""
 
     def up(length: int, step: int) -> int:
-        return -(-length // step) * step
+        return min(-(-length // step) * step, max(places, length))
 
     return sorted({PairShape(up(len(p.source), SOURCE_STEP), up(1 + len(p.given), GIVEN_STEP)) for p in prompts})
 

@@ -9,14 +9,17 @@ import jax
 
 from biomedgpt_jax.core.module import Remat
 from biomedgpt_jax.core.types import ModelFns, Params
+from biomedgpt_jax.data.answer_lists import count_unlisted
 from biomedgpt_jax.data.batches import ImageReader
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
 from biomedgpt_jax.data.pair_batches import pair_prompt_batches
 from biomedgpt_jax.data.pair_encoding import encode_pair_prompt
+from biomedgpt_jax.data.source import Sample
 from biomedgpt_jax.eval.protocols import Protocol
 from biomedgpt_jax.eval.runner import evaluate
 from biomedgpt_jax.eval.summary import Answered, Summary
 from biomedgpt_jax.models.biomedgpt_config import counted_parameters
+from biomedgpt_jax.models.biomedgpt_positions import UNUSED
 from biomedgpt_jax.verbs.biomedgpt_spec import STILL, BiomedGptSpec, build_model, pair_image
 from biomedgpt_jax.verbs.exam import Exam, exams
 from biomedgpt_jax.verbs.pair_answers import Answering, answerer, prompt_shapes
@@ -53,7 +56,7 @@ class PairScorer:
                 prompts,
                 split,
                 ImageReader(pair_image(self.spec), size, IMAGE_CACHE_BYTES),
-                prompt_shapes(prompts),
+                prompt_shapes(prompts, self.spec.model.text_positions - UNUSED),
                 self.batch_rows,
                 pictured=pictured_rows(self.batch_rows),
             ),
@@ -64,14 +67,20 @@ class PairScorer:
             train=self.exam.train_questions,
             train_source=self.exam.train_source,
             folder=str(folder),
-            facts={**facts, **self._facts(), "hinted": sum(prompt.hinted for prompt in prompts)},
+            facts={
+                **facts,
+                **self._facts(samples),
+                "hinted": sum(prompt.hinted for prompt in prompts),
+                "shortened": sum(prompt.shortened for prompt in prompts),  # documents of which a part was read
+            },
             progress=lambda done, total, _: advance(f"ask {split.name}", done, total),
         )
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """What an answer depends on besides weights and question."""
-        spec = self.spec
-        return {
+        spec, answers = self.spec, self.how.answers
+        never = count_unlisted(samples, answers, self.tokenizer, spec.lower_answers)
+        return ({"truths_not_in_list": never} if answers else {}) | {
             "description": describe(spec),
             "geometry": spec.geometry,
             "task": spec.task or "as each sample says",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biomedgpt_jax.data.answer_lists import listed_answers, training_answers
+from biomedgpt_jax.data.answer_lists import count_unlisted, listed_answers, training_answers
 from biomedgpt_jax.data.augment import CAPTIONED, AugmentedPairs
 from biomedgpt_jax.data.batch_iterator import Reading
 from biomedgpt_jax.data.batches import HostBatch, ImageReader
@@ -175,7 +175,9 @@ def test_answers_of_a_list(pairs: EncodedPairs, tokens: BiomedGptTokens, tmp_pat
         first = learned & (np.cumsum(learned, axis=1) == 1)
         assert (batch["answer_nodes"][first] == 0).all()
     (tmp_path / "answers.txt").write_text("Yes\nno\na chest\n")
-    some = build_trie(listed_answers(tmp_path / "answers.txt", tokens, lower=True))
+    listed = listed_answers(tmp_path / "answers.txt", tokens, lower=True)
+    assert count_unlisted(pairs.split.samples(range(40)), listed, tokens, lower=True) == 10
+    some = build_trie(listed)
     with pytest.raises(DataError, match=r"10 of 40 pairs are not in the list of answers: .*set:train set-3, turn 1"):
         build_pair_data([Part(pairs)], tokens, replace(SETTINGS, trie=some), 4, 1, seed=0)
     kept = build_pair_data([Part(pairs)], tokens, replace(SETTINGS, trie=some), 4, 1, seed=0, overflow=Overflow.SKIP)
