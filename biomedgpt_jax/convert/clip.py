@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from biomedgpt_jax.convert.kinds import activation
 from biomedgpt_jax.convert.mapping import Rule, prefixed
-from biomedgpt_jax.convert.tower_attributes import read_tower_attributes, square
-from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.convert.tower_attributes import read_tower_attributes
 from biomedgpt_jax.models.towers import clip
-from biomedgpt_jax.models.vit import Activation, VitConfig
+from biomedgpt_jax.models.vit import VitConfig
 
 ANCHOR = "embeddings.class_embedding"  # a key that only this tower has; what precedes it is a prefix
 IGNORED = (r"text_model\..*", r"logit_scale", r"(text|visual)_projection\.weight", r".*\.?position_ids")
@@ -82,17 +82,12 @@ def tower_config_from_hf(config: Mapping[str, Any], where: str) -> VitConfig:
 def clip_like(family: Callable[..., VitConfig], read: dict[str, Any], where: str) -> VitConfig:
     """The family's preset function with the sizes of a CLIP or SigLIP configuration."""
     tower = family(
-        image_size=square(read["image_size"], "image_size", where),
-        patch=square(read["patch_size"], "patch_size", where),
+        image_size=read["image_size"],
+        patch=read["patch_size"],
         width=read["hidden_size"],
         depth=read["num_hidden_layers"],
         heads=read["num_attention_heads"],
         hidden=read["intermediate_size"],
     )
-    try:
-        act = Activation(read["hidden_act"])
-    except ValueError:
-        raise RunError(
-            f"{where}: hidden_act is {read['hidden_act']!r}; there are {[each.value for each in Activation]}."
-        ) from None
+    act = activation(read["hidden_act"], f"{where}: hidden_act")
     return replace(tower, act=act, eps=read["layer_norm_eps"])

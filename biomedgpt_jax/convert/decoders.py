@@ -26,6 +26,6 @@ def decoder_config_from_hf(config: Mapping[str, Any], where: str) -> LlamaConfig
         RunError: naming the attribute, or an unknown family.
     """
     family = config.get("model_type")
-    if family not in _CONFIGS:
+    if not isinstance(family, str) or family not in _CONFIGS:
         raise RunError(f"{where}: model_type {family!r} is not a decoder we have, expected {', '.join(_CONFIGS)}.")
     return _CONFIGS[family](config, where)

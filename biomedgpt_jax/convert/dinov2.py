@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from biomedgpt_jax.convert.mapping import Rule, prefixed
-from biomedgpt_jax.convert.tower_attributes import read_tower_attributes, square
+from biomedgpt_jax.convert.tower_attributes import read_tower_attributes
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.models.towers import dinov2
 from biomedgpt_jax.models.vit import VitConfig
@@ -19,7 +19,7 @@ _DEFAULTS = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
-    "mlp_ratio": 4,
+    "mlp_ratio": 4.0,
     "image_size": 224,
     "hidden_act": "gelu",  # not used by gated towers
     "layer_norm_eps": 1e-6,
@@ -83,7 +83,7 @@ def tower_config_from_hf(config: Mapping[str, Any], where: str) -> VitConfig:
         RunError: an attribute or value that we do not handle.
     """
     family = config.get("model_type")
-    if family not in _PATCH:
+    if not isinstance(family, str) or family not in _PATCH:
         raise RunError(f"{where}: model_type is {family!r}, expected one of {sorted(_PATCH)}.")
     defaults = {**_DEFAULTS, "patch_size": _PATCH[family]}
     if family == "dinov2_with_registers":
@@ -93,8 +93,8 @@ def tower_config_from_hf(config: Mapping[str, Any], where: str) -> VitConfig:
         raise RunError(f"{where}: hidden_act is {read['hidden_act']!r}, expected gelu, as in every DINOv2.")
     hidden = int(read["hidden_size"] * read["mlp_ratio"])
     tower = dinov2(
-        image_size=square(read["image_size"], "image_size", where),
-        patch=square(read["patch_size"], "patch_size", where),
+        image_size=read["image_size"],
+        patch=read["patch_size"],
         width=read["hidden_size"],
         depth=read["num_hidden_layers"],
         heads=read["num_attention_heads"],

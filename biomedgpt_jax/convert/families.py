@@ -107,7 +107,7 @@ def open_published(folder: Path) -> tuple[str, Opened]:
     """
     config = read_config(folder)
     family = config.get("model_type", config.get("architecture"))
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise RunError(
             f"{folder / 'config.json'}: model_type {family!r} cannot be imported, expected one of "
             f"{', '.join(FAMILIES)}."
@@ -121,6 +121,8 @@ def read_config(folder: Path) -> Json:
     Raises:
         RunError: there is none, or it is not a JSON object.
     """
+    if folder.is_file():
+        raise RunError(f"{folder} is a file, expected the folder that holds config.json and the weights.")
     file = folder / "config.json"
     if not file.is_file() and (folder / meta.PARAMS).is_file():
         return {**read_json(folder / meta.PARAMS), "model_type": meta.FAMILY}

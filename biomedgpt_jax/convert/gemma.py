@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from biomedgpt_jax.convert import llama
-from biomedgpt_jax.convert.attributes import FIXED, LEGACY, read_attributes
 from biomedgpt_jax.models.llama import LlamaConfig
 
 RULES = llama.RULES
@@ -35,19 +34,18 @@ def config_from_hf(config: Mapping[str, Any], where: str) -> LlamaConfig:
     Raises:
         RunError: an attribute that we neither handle nor know to be harmless.
     """
-    found = read_attributes(
+    found = llama.read_decoder_attributes(
         config,
         where=where,
         defaults=_DEFAULTS,
-        fixed=FIXED
-        | {
+        fixed={
             "model_type": ("gemma",),
             "attention_bias": (False,),
             "attention_dropout": (0, 0.0),
             "hidden_activation": (None, "gelu_pytorch_tanh"),
             "use_bidirectional_attention": (None, False),
         },
-        ignored=LEGACY | frozenset({"max_position_embeddings"}),
+        ignored=frozenset({"max_position_embeddings"}),
     )
     # The published files say "gelu" and mean its tanh form; transformers reads them so too.
     if found["hidden_act"] == "gelu":

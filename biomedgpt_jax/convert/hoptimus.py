@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from biomedgpt_jax.convert.kinds import OBJECT, check_heads, check_kinds, kinds_of
 from biomedgpt_jax.convert.mapping import Rule, prefixed
 from biomedgpt_jax.convert.tower_attributes import read_tower_attributes
 from biomedgpt_jax.core.errors import RunError
@@ -75,13 +76,17 @@ def tower_config_from_hf(config: Mapping[str, Any], where: str) -> VitConfig:
         "init_values": 1e-5,
         "dynamic_img_size": False,
     }
-    found = dict(config.get("model_args") or {})
+    stated = {"model_args": config.get("model_args") or {}}
+    check_kinds(stated, {"model_args": OBJECT}, where)
+    found = stated["model_args"]
     unknown = sorted(found.keys() - sizes.keys())
     if unknown:
         raise RunError(f"{where}: model_args {', '.join(unknown)} are not handled, so the model might differ.")
     if found.get("dynamic_img_size"):
         raise RunError(f"{where}: model_args dynamic_img_size is handled only as false.")
     args = sizes | found
+    check_kinds(args, kinds_of(sizes), f"{where}: model_args")
+    check_heads(args["embed_dim"], args["num_heads"], f"{where}: model_args")
     return replace(
         h_optimus(
             image_size=args["img_size"],

@@ -7,9 +7,19 @@ from typing import Any
 
 from biomedgpt_jax.convert.attributes import read_attributes
 from biomedgpt_jax.convert.decoders import decoder_config_from_hf
+from biomedgpt_jax.convert.kinds import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    OBJECT,
+    OBJECT_OR_NULL,
+    WHOLE,
+    WORD,
+    activation,
+    check_kinds,
+)
 from biomedgpt_jax.convert.towers import tower_reader, with_normalisation
 from biomedgpt_jax.core.errors import RunError
-from biomedgpt_jax.layers.mlp import Activation
 from biomedgpt_jax.models.connector import (
     ConnectorConfig,
     MofConfig,
@@ -38,6 +48,33 @@ _LLAMA3MED_KEYS = frozenset(
     }
 )
 
+_KINDS = {
+    "vision_config": OBJECT,
+    "vision_config2": OBJECT_OR_NULL,
+    "text_config": OBJECT,
+    "s2_scales": WORD,
+    "connector_type": WORD,
+    "vision_feature_layer": WHOLE,
+    "vision_feature_norm": FLAG,
+}
+
+# Of the connectors that have them.
+_CONNECTOR_KINDS = {
+    "num_queries": COUNT,
+    "num_resampler_layers": COUNT,
+    "resampler_heads": COUNT,
+    "resampler_head_dim": COUNT,
+    "resampler_mlp_ratio": COUNT,
+    "resampler_eps": NUMBER,
+    "qformer_width": COUNT,
+    "qformer_layers": COUNT,
+    "qformer_heads": COUNT,
+    "qformer_hidden": COUNT,
+    "qformer_cross_every": COUNT,
+    "qformer_eps": NUMBER,
+    "mof_layers": COUNT,
+}
+
 
 def llama3med_config(folder: Path, config: Json) -> Llama3MedConfig:
     """Reads config.json and preprocessor_config.json of one of our own exports.
@@ -61,6 +98,7 @@ def llama3med_config(folder: Path, config: Json) -> Llama3MedConfig:
         },
         ignored=_SIDES | _LLAMA3MED_KEYS,
     )
+    check_kinds(read, _KINDS | {key: kind for key, kind in _CONNECTOR_KINDS.items() if key in config}, where)
     tower = read_preprocessor(folder, _tower(read["vision_config"], f"{where}: vision_config"))
     # The pictures are normalised for the first; the second's own numbers are never used.
     second = None if read["vision_config2"] is None else _tower(read["vision_config2"], f"{where}: vision_config2")
@@ -113,20 +151,12 @@ def _sized(connector: ConnectorConfig, read: Json, where: str) -> ConnectorConfi
                 depth=read["qformer_layers"],
                 heads=read["qformer_heads"],
                 hidden=read["qformer_hidden"],
-                act=_activation(read["qformer_act"], where),
+                act=activation(read["qformer_act"], f"{where}: qformer_act"),
                 cross_every=read["qformer_cross_every"],
                 eps=read["qformer_eps"],
             )
         if isinstance(connector, MofConfig):
-            return replace(connector, layers=read["mof_layers"], act=_activation(read["mof_act"], where))
+            return replace(connector, layers=read["mof_layers"], act=activation(read["mof_act"], f"{where}: mof_act"))
     except KeyError as error:
         raise RunError(f"{where}: {error} is missing for connector_type {read['connector_type']}.") from error
     return connector
-
-
-def _activation(name: str, where: str) -> Activation:
-    try:
-        return Activation(name)
-    except ValueError:
-        known = ", ".join(kind.value for kind in Activation)
-        raise RunError(f"{where}: activation {name!r} of the connector, expected one of {known}.") from None

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from biomedgpt_jax.convert.attributes import FIXED, LEGACY, read_attributes
+from biomedgpt_jax.convert.kinds import COUNT, COUNT_OR_NULL, FLAG, NUMBER, OBJECT, SIZE, WORD, activation, check_kinds
 from biomedgpt_jax.convert.mapping import Rule
 from biomedgpt_jax.core.errors import RunError
-from biomedgpt_jax.layers.mlp import Activation
 from biomedgpt_jax.layers.position import RopeScaling
 from biomedgpt_jax.models.llama import LlamaConfig
 
@@ -48,6 +48,20 @@ _DEFAULTS = {
     "rope_parameters": None,
 }
 
+_KINDS = {
+    "hidden_size": COUNT,
+    "intermediate_size": COUNT,
+    "num_hidden_layers": SIZE,
+    "num_attention_heads": COUNT,
+    "num_key_value_heads": COUNT_OR_NULL,
+    "head_dim": COUNT_OR_NULL,
+    "hidden_act": WORD,
+    "vocab_size": COUNT,
+    "rms_norm_eps": NUMBER,
+    "tie_word_embeddings": FLAG,
+    "initializer_range": NUMBER,
+}
+
 
 def config_from_hf(config: Mapping[str, Any], where: str) -> LlamaConfig:
     """Reads the content of a config.json with model_type "llama".
@@ -55,12 +69,11 @@ def config_from_hf(config: Mapping[str, Any], where: str) -> LlamaConfig:
     Raises:
         RunError: an attribute that we neither handle nor know to be harmless.
     """
-    found = read_attributes(
+    found = read_decoder_attributes(
         config,
         where=where,
         defaults=_DEFAULTS,
-        fixed=FIXED
-        | {
+        fixed={
             "model_type": ("llama",),
             "attention_bias": (False,),
             "mlp_bias": (False,),
@@ -68,15 +81,33 @@ def config_from_hf(config: Mapping[str, Any], where: str) -> LlamaConfig:
             "is_llama_config": (True,),
             "rope_interleaved": (False,),
         },
-        ignored=LEGACY | frozenset({"max_position_embeddings", "pretraining_tp", "transformers.js_config"}),
+        ignored=frozenset({"max_position_embeddings", "pretraining_tp", "transformers.js_config"}),
     )
     return llama_config(found, where, eps=found["rms_norm_eps"], qkv_bias=False, norm_offset=0.0, embed_scale=1.0)
+
+
+def read_decoder_attributes(
+    config: Mapping[str, Any],
+    *,
+    where: str,
+    defaults: Mapping[str, Any],
+    fixed: Mapping[str, tuple[Any, ...]],
+    ignored: frozenset[str],
+) -> dict[str, Any]:
+    """`read_attributes` with what the families have in common, and each value of its kind.
+
+    Raises:
+        RunError: an attribute that is neither handled nor knowingly ignored, or a value we cannot do.
+    """
+    found = read_attributes(config, where=where, defaults=defaults, fixed={**FIXED, **fixed}, ignored=LEGACY | ignored)
+    check_kinds(found, _KINDS, where)
+    return found
 
 
 def llama_config(
     found: Mapping[str, Any], where: str, *, eps: float, qkv_bias: bool, norm_offset: float, embed_scale: float
 ) -> LlamaConfig:
-    """What the families have in common, from attributes with their defaults filled in."""
+    """The configuration of any of the families, from what `read_decoder_attributes` returns."""
     theta, scaling = _rope(found, where)
     heads = found["num_attention_heads"]
     return LlamaConfig(
@@ -86,7 +117,7 @@ def llama_config(
         kv_heads=found["num_key_value_heads"] or heads,
         head_dim=found["head_dim"] or found["hidden_size"] // heads,
         mlp_width=found["intermediate_size"],
-        activation=_activation(found["hidden_act"], where),
+        activation=activation(found["hidden_act"], f"{where}: hidden_act"),
         vocab_size=found["vocab_size"],
         rope_theta=theta,
         rope_scaling=scaling,
@@ -101,24 +132,26 @@ def llama_config(
 
 def _rope(found: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
     """Both spellings: `rope_theta` and `rope_scaling`, or (transformers 5) one `rope_parameters`."""
-    stated = found["rope_parameters"] or found["rope_scaling"] or {}
-    theta = float(stated.get("rope_theta", found["rope_theta"]))
+    spellings = [found[name] for name in ("rope_parameters", "rope_scaling") if found[name] not in (None, {})]
+    if len(spellings) == 2 and spellings[0] != spellings[1]:
+        raise RunError(
+            f"{where}: rope_parameters {spellings[0]!r:.200} and rope_scaling {spellings[1]!r:.200} differ; remove "
+            "from a copy the one that is not meant."
+        )
+    stated = spellings[0] if spellings else {}
+    check_kinds({"RoPE parameters": stated}, {"RoPE parameters": OBJECT}, where)
+    stated = {"rope_theta": found["rope_theta"], **stated}
     kind = stated.get("rope_type", stated.get("type", "default"))
     names = {
         "default": (),
         "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     }
-    if kind not in names or set(stated) - {"rope_theta", "rope_type", "type"} != set(names[kind]):
+    known = isinstance(kind, str) and kind in names
+    if not known or set(stated) - {"rope_theta", "rope_type", "type"} != set(names[kind]):
         raise RunError(
             f"{where}: RoPE parameters {dict(stated)} are not implemented; expected rope_type default, "
             f"or llama3 with exactly {', '.join(names['llama3'])}."
         )
-    return theta, RopeScaling(*(stated[name] for name in names[kind])) if kind == "llama3" else None
-
-
-def _activation(name: str, where: str) -> Activation:
-    try:
-        return Activation(name)
-    except ValueError:
-        known = ", ".join(kind.value for kind in Activation)
-        raise RunError(f"{where}: hidden_act is {name!r}, expected one of {known}.") from None
+    check_kinds(stated, dict.fromkeys(("rope_theta", *names[kind]), NUMBER), where)
+    scaling = RopeScaling(*(stated[name] for name in names[kind])) if kind == "llama3" else None
+    return float(stated["rope_theta"]), scaling

@@ -7,9 +7,9 @@ from typing import Any
 from biomedgpt_jax.convert import decoders, towers
 from biomedgpt_jax.convert.attributes import read_attributes
 from biomedgpt_jax.convert.connector import llava_rules
+from biomedgpt_jax.convert.kinds import OBJECT, WORD, activation, check_kinds
 from biomedgpt_jax.convert.mapping import Rule, prefixed
 from biomedgpt_jax.core.errors import RunError
-from biomedgpt_jax.layers.mlp import Activation
 from biomedgpt_jax.models.connector import MlpConfig
 from biomedgpt_jax.models.llama3_med import Llama3MedConfig
 from biomedgpt_jax.models.s2 import MapSize, S2Config
@@ -52,6 +52,7 @@ def llava_from_hf(
             | {"vocab_size", "pretraining_tp", "projection_dim"}
         ),
     )
+    check_kinds(found, {"vision_config": OBJECT, "text_config": OBJECT, "projector_hidden_act": WORD}, where)
     reader = _tower_reader(found["vision_config"], where)
     tower = reader.config(found["vision_config"], f"{where}: vision_config")
     text = found["text_config"]
@@ -59,7 +60,7 @@ def llava_from_hf(
     decoder = replace(decoder, tied=decoder.tied and _HEAD not in keys)
     features = Features(layer=_layer(found, where), final_norm=False, keep_prefix=_keeps_prefix(found, tower, where))
     vision = VisionConfig(tower, None, S2Config((tower.image_size,), MapSize.SMALLEST), features)
-    act = Activation(found["projector_hidden_act"])
+    act = activation(found["projector_hidden_act"], f"{where}: projector_hidden_act")
     model = Llama3MedConfig(vision, MlpConfig(2, act, tower.width, decoder.width), decoder)
     rules = (
         *prefixed(towers.rules_for(reader, tower, keys, where), ours="tower/"),
@@ -72,14 +73,14 @@ def llava_from_hf(
 
 def _tower_reader(vision: Mapping[str, Any], where: str) -> towers.TowerReader:
     family = vision.get("model_type")
-    if family not in _TOWERS:
+    if not isinstance(family, str) or family not in _TOWERS:
         raise RunError(f"{where}: vision_config has model_type {family!r}, expected {' or '.join(_TOWERS)}.")
     return _TOWERS[family]
 
 
 def _layer(found: Mapping[str, Any], where: str) -> int:
     layer = found["vision_feature_layer"]
-    if not isinstance(layer, int):
+    if type(layer) is not int:
         raise RunError(f"{where}: vision_feature_layer is {layer!r}, expected one number; lists are not implemented.")
     return layer
 

@@ -67,7 +67,15 @@ def import_slices(
     Raises:
         RunError: missing, left-over or misshapen tensors, or a leaf without a rule; all are named.
     """
-    moves = {move.key: move for rule in _active(rules, shapes, where) for move in _moves(rule, shapes)}
+    active = _active(rules, shapes, where)
+    # A damaged configuration may name a thousand million layers; their names alone would fill the memory.
+    depth = max((shapes[_paths(rule)[0]][0] for rule in active if "{layer}" in rule.theirs), default=0)
+    if depth > len(tensors):
+        raise RunError(
+            f"{where}: the configuration says {depth} layers, but there are {len(tensors)} tensors in all. Download "
+            "the folder again, or correct the number in a copy."
+        )
+    moves = {move.key: move for rule in active for move in _moves(rule, shapes)}
     missing = sorted(moves.keys() - set(tensors))
     extra = sorted(key for key in set(tensors) - moves.keys() if not any(re.fullmatch(each, key) for each in ignored))
     found = {key: _shape(tensors, key) for key in tensors if key in moves}
@@ -83,7 +91,7 @@ def import_slices(
             "Check that the configuration and the weights are of the same model, and that it is the one named in "
             "the call."
         )
-    return _moved(tensors, [moves[key] for key in found])
+    return _moved(tensors, [moves[key] for key in found], where)
 
 
 def import_tensors(
@@ -163,9 +171,16 @@ class _Move:
             yield path, self.layer, moved[index] if isinstance(self.rule.ours, tuple) else moved
 
 
-def _moved(tensors: Mapping[str, np.ndarray], moves: list[_Move]) -> Iterator[Slice]:
+def _moved(tensors: Mapping[str, np.ndarray], moves: list[_Move], where: str) -> Iterator[Slice]:
     for move in moves:
-        yield from move.apply(tensors[move.key])
+        array = tensors[move.key]
+        if array.dtype.kind in "biu":
+            raise RunError(
+                f"{where}: tensor {move.key} has dtype {array.dtype}, expected a floating one. Quantised weights "
+                "cannot be imported; take the model as it was before."
+            )
+        yield from move.apply(array)
+        del array  # so that the next may take its memory
 
 
 def _moves(rule: Rule, shapes: Mapping[str, Shape]) -> Iterator[_Move]:

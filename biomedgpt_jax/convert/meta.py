@@ -15,6 +15,17 @@ import einops
 import numpy as np
 
 from biomedgpt_jax.convert.attributes import read_attributes
+from biomedgpt_jax.convert.kinds import (
+    COUNT,
+    COUNT_OR_NULL,
+    FLAG,
+    NUMBER,
+    NUMBER_OR_NULL,
+    SIZE,
+    WHOLE,
+    check_heads,
+    check_kinds,
+)
 from biomedgpt_jax.convert.source import Tensors
 from biomedgpt_jax.convert.torch_file import TorchFile
 from biomedgpt_jax.core.errors import RunError
@@ -61,6 +72,18 @@ _DEFAULTS = {
     "rope_scaling_factor": None,
 }
 _REQUIRED = frozenset({"dim", "n_layers", "n_heads", "multiple_of", "norm_eps"})
+_KINDS = {
+    "dim": COUNT,
+    "n_layers": SIZE,
+    "n_heads": COUNT,
+    "n_kv_heads": COUNT_OR_NULL,
+    "multiple_of": COUNT,
+    "norm_eps": NUMBER,
+    "rope_theta": NUMBER,
+    "ffn_dim_multiplier": NUMBER_OR_NULL,
+    "use_scaled_rope": FLAG,
+    "rope_scaling_factor": NUMBER_OR_NULL,
+}
 
 
 def open_meta(folder: Path, params: Mapping[str, Any]) -> tuple[LlamaConfig, "MetaTensors"]:
@@ -71,6 +94,7 @@ def open_meta(folder: Path, params: Mapping[str, Any]) -> tuple[LlamaConfig, "Me
     """
     where, ranks = str(folder / PARAMS), _ranks(folder)
     tied, vocab = _HEAD not in ranks[0], params.get("vocab_size", 0)
+    check_kinds({"vocab_size": vocab}, {"vocab_size": WHOLE}, where)
     if vocab <= 0:  # Llama 1 and 2 leave it to the tokenizer
         if tied:
             raise RunError(
@@ -95,7 +119,9 @@ def params_config(params: Mapping[str, Any], vocab: int, tied: bool, where: str)
         fixed={},
         ignored=frozenset({"max_seq_len", "max_batch_size", "model_parallel_size", "vocab_size"}),
     )
+    check_kinds(found, _KINDS, where)
     width, heads = found["dim"], found["n_heads"]
+    check_heads(width, heads, where)
     # Two thirds of four times the width, times the multiplier, up to the next multiple.
     hidden = int((found["ffn_dim_multiplier"] or 1) * int(2 * 4 * width / 3))
     config = LlamaConfig(

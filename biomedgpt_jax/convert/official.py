@@ -13,6 +13,7 @@ from typing import Any
 
 from biomedgpt_jax.convert.connector import official_rules
 from biomedgpt_jax.convert.export_llama3med import TOWER_PREFIX
+from biomedgpt_jax.convert.kinds import COUNT, OBJECT, WORD, check_kinds
 from biomedgpt_jax.convert.mapping import Rule, prefixed
 from biomedgpt_jax.convert.source import Tensors
 from biomedgpt_jax.convert.tensors import SafetensorsFolder
@@ -67,6 +68,7 @@ _MODULES: dict[Any, Json] = {
     },
 }
 _HEAD_DIM = 64  # of H-optimus
+_STATED = {"text_config": OBJECT, "vision_config": OBJECT, "connector_type": WORD}
 
 
 def is_official(config: Mapping[str, Any]) -> bool:
@@ -84,6 +86,8 @@ def completed(config: Mapping[str, Any], tensors: Tensors, where: str) -> Json:
         raise _by_name_alone(where, config, "text_config", "llm_model_name_or_path", "decoder")
     if not config.get("vision_config"):
         raise _by_name_alone(where, config, "vision_config", "vision_model_name_or_path", "vision tower")
+    stated = {key: config.get(key) for key in _STATED}
+    check_kinds(stated, _STATED, where)
     family = _family(tensors, where)
     vision = {key: value for key, value in config["vision_config"].items() if key not in _OF_TOWER}
     scales = config.get("s2_scales") or config["vision_config"].get("s2_scales")
@@ -118,6 +122,7 @@ def open_connector(folder: Path, config: Mapping[str, Any]) -> tuple[ConnectorCo
         raise RunError(
             f"{where}: {', '.join(missing)} missing, expected {', '.join(keys)} to say which connector it is."
         )
+    check_kinds(config, {"connector_type": WORD, "vision_hidden_size": COUNT, "hidden_size": COUNT}, where)
     connector = connector_from_name(config["connector_type"], (config["vision_hidden_size"],), config["hidden_size"])
     rules = prefixed(official_rules(connector), theirs="_connector.")
     return connector, SafetensorsFolder(folder / CONNECTOR_FOLDER), rules

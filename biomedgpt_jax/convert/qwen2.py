@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from biomedgpt_jax.convert import llama
-from biomedgpt_jax.convert.attributes import FIXED, LEGACY, read_attributes
+from biomedgpt_jax.convert.kinds import LIST_OR_NULL, check_kinds
 from biomedgpt_jax.convert.mapping import Rule
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.models.llama import LlamaConfig
@@ -43,14 +43,15 @@ def config_from_hf(config: Mapping[str, Any], where: str) -> LlamaConfig:
     Raises:
         RunError: an attribute that we neither handle nor know to be harmless.
     """
-    found = read_attributes(
+    found = llama.read_decoder_attributes(
         config,
         where=where,
         defaults=_DEFAULTS,
-        fixed=FIXED | {"model_type": ("qwen2",), "use_sliding_window": (False,), "attention_dropout": (0, 0.0)},
+        fixed={"model_type": ("qwen2",), "use_sliding_window": (False,), "attention_dropout": (0, 0.0)},
         # The window's numbers count only when use_sliding_window is true.
-        ignored=LEGACY | frozenset({"max_position_embeddings", "max_window_layers", "sliding_window"}),
+        ignored=frozenset({"max_position_embeddings", "max_window_layers", "sliding_window"}),
     )
-    if set(found["layer_types"] or ()) - {"full_attention"}:
+    check_kinds(found, {"layer_types": LIST_OR_NULL}, where)
+    if any(each != "full_attention" for each in found["layer_types"] or ()):
         raise RunError(f"{where}: layer_types {found['layer_types']}: only full_attention is implemented.")
     return llama.llama_config(found, where, eps=found["rms_norm_eps"], qkv_bias=True, norm_offset=0.0, embed_scale=1.0)

@@ -282,9 +282,13 @@ def _read_header(source: SourceFile) -> dict[str, _Entry]:
 def _entry(source: SourceFile, key: str, value: Mapping[str, Any], data: int, total: int) -> _Entry:
     file = source.path
     if value["dtype"] not in DTYPES:
-        raise RunError(f"{file}: tensor {key} has dtype {value['dtype']}, expected one of {sorted(DTYPES)}.")
+        raise RunError(
+            f"{file}: tensor {key} has dtype {value['dtype']}, expected one of {sorted(DTYPES)}. Save a copy in one."
+        )
     dtype, shape = DTYPES[value["dtype"]], tuple(int(n) for n in value["shape"])
     start, end = value["data_offsets"]
+    if not 0 <= start <= end or any(size < 0 for size in shape):
+        raise ValueError(f"{key} has the shape {shape} and lies at {start} to {end}")
     if end - start != prod(shape) * dtype.itemsize:
         raise RunError(
             f"{file}: tensor {key} has {end - start} bytes, expected {prod(shape) * dtype.itemsize} for {shape}."

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 from biomedgpt_jax.convert import clip, dinov2, hoptimus, siglip
@@ -44,12 +45,13 @@ def tower_reader(config: Mapping[str, Any], where: str) -> TowerReader:
     """
     if config.get("architecture") == hoptimus.ARCHITECTURE:
         return HOPTIMUS
-    if config.get("model_type") not in _BY_MODEL_TYPE:
+    family = config.get("model_type")
+    if not isinstance(family, str) or family not in _BY_MODEL_TYPE:
         raise RunError(
-            f"{where}: model_type {config.get('model_type')!r} is no vision tower that we know; there are "
+            f"{where}: model_type {family!r} is no vision tower that we know; there are "
             f"{', '.join(sorted(_BY_MODEL_TYPE))}, and timm's {hoptimus.ARCHITECTURE} (H-optimus-0)."
         )
-    return _BY_MODEL_TYPE[config["model_type"]]
+    return _BY_MODEL_TYPE[family]
 
 
 def rules_for(reader: TowerReader, config: VitConfig, keys: Iterable[str], where: str) -> tuple[Rule, ...]:
@@ -83,12 +85,16 @@ def with_normalisation(config: VitConfig, preprocessor: Mapping[str, Any], where
         _three(preprocessor.get(name, default), f"{where}: {name}")
         for name, default in (("image_mean", config.mean), ("image_std", config.std))
     )
+    if min(std) <= 0:
+        raise RunError(f"{where}: image_std is {list(std)}, expected numbers above 0. Download it again.")
     return replace(config, mean=mean, std=std)
 
 
 def _three(values: Any, what: str) -> tuple[float, float, float]:
     try:
         red, green, blue = (float(value) for value in values)
+        if not isfinite(red + green + blue):
+            raise ValueError
     except (TypeError, ValueError):
         raise RunError(f"{what} is {values!r}, expected three numbers.") from None
     return red, green, blue

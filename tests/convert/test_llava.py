@@ -41,6 +41,8 @@ def test_older_names_with_vision_model_are_read_too():
         (None, {"vision_feature_layer": [-2, -5]}, r"vision_feature_layer is \[-2, -5\]"),
         (None, {"multimodal_projector_bias": False}, "multimodal_projector_bias is False"),
         (None, {"image_grid_pinpoints": [[336, 672]]}, r"image_grid_pinpoints = \[\[336, 672\]\]"),
+        (None, {"text_config": None}, "text_config is None, expected an object"),
+        (None, {"projector_hidden_act": "geluu"}, "projector_hidden_act is 'geluu', expected one of gelu"),
         (None, {"vision_feature_select_strategy": "cls"}, "strategy 'cls'"),
         ("text_config", {"attention_bias": True}, "text_config: attention_bias is True"),
         ("vision_config", {"model_type": "pixtral"}, "model_type 'pixtral'"),

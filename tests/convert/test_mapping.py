@@ -42,6 +42,7 @@ def test_axes_move_as_the_pattern_says():
     [
         ({"extra.weight": np.zeros(1)}, "not expected: extra.weight"),
         ({"cls_token": None}, "missing: cls_token"),
+        ({"cls_token": np.zeros((1, 1, 4), np.int8)}, "cls_token has dtype int8, expected a floating one"),
         ({"cls_token": np.zeros((1, 1, 5))}, r"cls_token has shape \(1, 1, 5\), expected \(1, 1, 4\)"),
     ],
 )

@@ -145,6 +145,8 @@ def test_the_command_line_imports_it_with_its_tokenizer_and_hashes(tmp_path, par
     [
         ({"moe_args": 3}, "attributes we do not know: moe_args = 3"),
         ({"dim": ...}, "missing: dim"),
+        ({"vocab_size": None}, "vocab_size is None, expected a whole number"),
+        ({"n_heads": 0}, "n_heads is 0, expected a whole number, 1 or more"),
         ({"multiple_of": 64}, r"mlp.gate_proj.weight has shape \(112, 32\), expected \(128, 32\)"),
         ({"vocab_size": 100}, r"tok_embeddings.weight has shape \(32, 32\) in each of 2 files"),
         ({"rope_scaling_factor": ...}, "not by which factor"),

@@ -145,6 +145,9 @@ def test_whole_model(tmp_path, tower, features, vision, connector):
         ({"text_config": ...}, ("text_config is missing", "llm_model_name_or_path = 'meta-llama/")),
         ({"vision_config": ...}, ("vision_config is missing", "vision_model_name_or_path = 'openai/")),
         ({"s2_scales": "", "vision_config": {**VISION, "s2_scales": ""}}, ("s2_scales is missing",)),
+        ({"vision_config": [1]}, ("vision_config is [1], expected an object",)),
+        ({"s2_scales": [28, 56]}, ("s2_scales is [28, 56], expected a word",)),
+        ({"connector_type": "resampler", "num_queries": "many"}, ("num_queries is 'many', expected a whole number",)),
         ({"anyres_grid": 3}, ("attributes we do not know: anyres_grid = 3",)),
     ],
 )

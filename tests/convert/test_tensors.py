@@ -141,6 +141,18 @@ def _garbage_shard(folder):
     return "not a safetensors file"
 
 
+def _starts_before_the_data(folder):
+    """Else numbers of the header would pass for weights."""
+    file = folder / "model-00001-of-00003.safetensors"
+    raw = file.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    entry = next(value for key, value in header.items() if key != "__metadata__")
+    entry["data_offsets"] = [each - 4 for each in entry["data_offsets"]]
+    file.write_bytes(raw[:8] + json.dumps(header).encode().ljust(size) + raw[8 + size :])
+    return "header is damaged .* lies at -4 to"
+
+
 def _no_weights(folder):
     for path in folder.iterdir():
         path.unlink()
@@ -160,6 +172,7 @@ def _no_weights(folder):
         _index_key_twice,
         _index_not_json,
         _garbage_shard,
+        _starts_before_the_data,
         _no_weights,
     ],
 )

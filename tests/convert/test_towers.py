@@ -153,6 +153,8 @@ CLIP = {"model_type": "clip_vision_model"}
         (CLIP | {"window_size": 7}, "window_size = 7"),
         (CLIP | {"num_channels": 1}, "num_channels is 1, expected 3"),
         (CLIP | {"hidden_act": "swish"}, "hidden_act is 'swish'"),
+        (CLIP | {"hidden_size": "768"}, "hidden_size is '768', expected a whole number"),
+        (CLIP | {"num_attention_heads": 5}, "5 attention heads cannot share a width of"),
         (CLIP | {"image_size": [224, 448]}, r"image_size is \[224, 448\], expected a square"),
         (CLIP | {"pruned_heads": {"0": [1]}}, "pruned_heads"),
         (CLIP | {"quantization_config": {}}, "quantization_config"),
@@ -184,3 +186,6 @@ def test_normalisation_of_the_preprocessor():
     assert changed == replace(clip, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
     with pytest.raises(RunError, match="do_normalize"):
         with_normalisation(clip, {"do_normalize": False}, "file")
+    for wrong, message in (([0, 1, 1], "expected numbers above 0"), ([1, 1, float("nan")], "expected three numbers")):
+        with pytest.raises(RunError, match=f"image_std.*{message}"):
+            with_normalisation(clip, {"image_std": wrong}, "file")

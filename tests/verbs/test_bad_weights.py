@@ -59,6 +59,11 @@ def imported(folder, out="weights"):
     return biomedgpt("import", f"--from={folder}", f"--out={folder.parent / out}")
 
 
+def test_a_file_is_no_folder(llama, tmp_path):
+    called = biomedgpt("import", f"--from={llama / 'config.json'}", f"--out={tmp_path / 'weights'}")
+    assert_refused(called, 1, "config.json is a file, expected the folder that holds")
+
+
 def change_config(folder, **changes):
     (folder / "config.json").write_text(json.dumps({**CONFIG, **changes}))
 
@@ -86,6 +91,29 @@ BROKEN = {
         ("attributes we do not know: sliding_magic = 3",),
     ),
     "another variant": (lambda f: change_config(f, hidden_act="relu6"), ("config.json", "relu6")),
+    "size in quotes": (lambda f: change_config(f, hidden_size="8"), ("hidden_size is '8', expected a whole number",)),
+    "size is null": (lambda f: change_config(f, vocab_size=None), ("vocab_size is None, expected a whole number",)),
+    "negative size": (lambda f: change_config(f, num_hidden_layers=-1), ("num_hidden_layers is -1, expected",)),
+    "more layers than memory": (
+        lambda f: change_config(f, num_hidden_layers=10**8),
+        ("says 100000000 layers, but there are 12 tensors",),
+    ),
+    "flag in quotes": (lambda f: change_config(f, tie_word_embeddings="no"), ("is 'no', expected true or false",)),
+    "family is a list": (
+        lambda f: change_config(f, model_type=["llama"]),
+        ("model_type ['llama'] cannot be imported",),
+    ),
+    "positions are a list": (lambda f: change_config(f, rope_parameters=[1]), ("RoPE parameters is [1], expected an",)),
+    "base of positions is a word": (
+        lambda f: change_config(f, rope_parameters={"rope_type": "default", "rope_theta": "big"}),
+        ("rope_theta is 'big', expected a number",),
+    ),
+    "two ways of positions": (
+        lambda f: change_config(
+            f, rope_parameters={"rope_type": "default"}, rope_scaling={"type": "dynamic", "factor": 2.0}
+        ),
+        ("rope_parameters {'rope_type': 'default'} and rope_scaling", "differ"),
+    ),
     "no weights": (
         lambda f: (f / "model.safetensors").unlink(),
         ("expected model.safetensors or", "found config.json"),
