@@ -57,7 +57,10 @@ def _read(kind: Any, data: Any, where: str) -> Any:
 def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
     hints = get_type_hints(kind)
     found = set(data) - {"type"} if isinstance(data, dict) else set()
-    if not isinstance(data, dict) or data.get("type") != kind.__name__ or found != set(hints):
+    named = data.get("type") if isinstance(data, dict) else None
+    if named not in (None, kind.__name__):
+        raise RunError(f"{where}: expected a {kind.__name__}, found a {named}, which is something else.")
+    if not isinstance(data, dict) or named is None or found != set(hints):
         raise RunError(
             f"{where}: expected a {kind.__name__} with the fields {sorted(hints)}, found {data!r:.300}. "
             "The file is of another version; make it again with this one."

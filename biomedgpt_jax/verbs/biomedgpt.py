@@ -91,7 +91,9 @@ def check(config: Config) -> None:
 
 
 def check_start(config: Config, spec: BiomedGptSpec) -> None:
-    """Raises UsageError for a new run that has no weights and may not start at random."""
+    """Raises UsageError for a new run that has no weights and may not start at random, RunError for one of others."""
+    if config.init.run:
+        read_spec(Path(config.init.run), BiomedGptSpec)
     if not (config.init.run or config.init.weights or config.init.random):
         raise UsageError(
             f"No weights for the model. {config.model.size!r} says its size alone: expected a folder made by "

@@ -71,7 +71,7 @@ def check_model_settings(config: Config) -> None:
     check_counts(config, ("data.row_tokens",))
     check_not_negative(config, ("data.image_slots",))
     check_positive(config, ("lora.rank", "lora.alpha", "lora.tile"))
-    if not config.model.scales:
+    if not config.model.scales and not config.init.weights:  # whose folder says them
         raise UsageError("config.model.scales is empty: expected at least one size in pixels.")
 
 

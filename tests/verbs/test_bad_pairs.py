@@ -136,6 +136,19 @@ def test_a_vocabulary_of_another_model(odd, tmp_path):
     assert_refused(wrong, 1, "A BiomedGPT tokenizer is vocab.json and merges.txt")
 
 
+def test_a_model_of_the_other_family_is_named_as_such(odd, tmp_path):
+    (tmp_path / "bio").mkdir()
+    (tmp_path / "bio" / "model.json").write_text('{"type": "ModelSpec"}')
+    begun = ("--config.init.random=False", f"--config.init.run={tmp_path / 'bio'}")
+    assert_refused(train(odd, tmp_path / "run", *begun), 1, "found a ModelSpec, which is of another family")
+    (tmp_path / "bio" / "weights.json").write_text(
+        '{"meta": {"part": "model", "config": {"type": "X"}}, "hash": "", "leaves": {}}'
+    )
+    named = config(f"llama3_med.py:stage=2,weights={tmp_path / 'bio'},data={odd}")
+    called = biomedgpt("train", named, f"--workdir={tmp_path / 'other'}")
+    assert_refused(called, 1, "expected a Llama3MedConfig, found a X, which is something else")
+
+
 def test_published_weights_know_the_published_words_alone(tmp_path):
     """Fewer words than the model has would pass for its own: each of them would stand for another."""
     few = train_biomedgpt_tokens(["is it red?"] * 3, tmp_path, words=270, codes=16, bins=16)

@@ -5,7 +5,10 @@ import shutil
 
 import pytest
 
-from tests.command import TINY, assert_refused, biomedgpt, config
+from biomedgpt_jax.verbs import command_line, ledger
+from biomedgpt_jax.verbs.model_spec import imported_spec
+from biomedgpt_jax.verbs.train import checked_family
+from tests.command import ROOT, TINY, assert_refused, biomedgpt, config
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,13 @@ def test_training_starts_from_a_whole_imported_model(tiny_run, imported, prepare
     assert f"tower: {imported}" in printed and f"connector: {imported}" in printed and "fresh" not in printed
     specs = [json.loads((tmp_path / name / "model.json").read_text()) for name in ("run", "weights")]
     assert specs[0] == specs[1]
+
+
+def test_a_recipe_takes_what_it_does_not_say_from_the_whole_model(imported, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["biomedgpt"])
+    monkeypatch.syspath_prepend(str(ROOT / "configs"))
+    found = command_line.parse(ledger, [config(f"llama3_med.py:stage=2,weights={imported}")]).config
+    assert checked_family(found).spec(found).model == imported_spec(imported).model
 
 
 @pytest.mark.parametrize(
