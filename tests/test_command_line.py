@@ -112,6 +112,18 @@ WRONG_CALLS = [
         2,
         "table, tfds. Did you mean 'llava'?",
     ),
+    # Numbers and places of an evaluation.
+    (
+        ["eval", config("eval.py:data=x"), "--model=x", "--out={tmp}/o", "--config.batch_rows=0"],
+        2,
+        "config.batch_rows = 0",
+    ),
+    (["eval", config("eval.py:data=x"), "--model=x", "--out={tmp}/o", "--config.limit=-1"], 2, "expected 0 or more"),
+    (
+        ["eval", config("eval.py:data=x"), "--model=x", "--out={tmp}/empty.py"],
+        2,
+        "empty.py is a file, expected a folder",
+    ),
     # Folders that are not there, or hold nothing.
     (["generate", "--model={tmp}/no", "--question=y"], 1, "holds no model: expected the workdir of a run"),
     (["generate", "--model={tmp}/empty", "--question=y"], 1, "found none of these files"),
@@ -215,7 +227,7 @@ WRONG_TRAININGS = [
     (["--config.init.random=('tower',)"], 2, "--config.init.random=\"('tower', 'connector', 'decoder')\""),
     (["--config.init.random=('tower','decoder')"], 2, "No weights for connector."),
     (["--config.init.random=('towr',)"], 2, "config.init.random = 'towr': expected one of tower"),
-    (["--config.init.run={tmp}/no"], 1, "tokenizer"),
+    (["--config.init.run={tmp}/no"], 1, "{tmp}/no is not the workdir of a run"),
     (["--config.eval.paths=('{tmp}/no',)"], 1, "not a prepared data set; run `biomedgpt prepare`"),
     (["--config.eval.protocol=strict/v9"], 2, "unknown metric protocol 'strict/v9'; known: strict/v1"),
     (["--config.eval.split=tset"], 1, "has no split 'tset'; it has test, train"),

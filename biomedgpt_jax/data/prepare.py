@@ -280,8 +280,8 @@ def _check_bad_rows(spec: DatasetSpec, done: dict[str, list[Shard]], max_bad_sha
             first = f"; first: {bad[0].file} row {bad[0].row}: {bad[0].reason}" if bad else ""
             raise DataError(
                 f"split {name!r} of {spec.name}: {len(bad)} of {rows} rows cannot be used, allowed share "
-                f"{max_bad_share:g}{first}. Allow more with max_bad_share (the finished work in {partial} is "
-                "then used), or repair the files, remove that folder and run again"
+                f"{max_bad_share:g}{first}. Allow more with --config.max_bad_share=SHARE (the finished work in "
+                f"{partial} is then used), or repair the files, remove that folder and run again"
             )
 
 

@@ -68,6 +68,9 @@ def run(values: flags.FlagValues) -> None:
     if not values.rescore:
         command_line.require(values, "model", EXAMPLE)
     out = command_line.require_folder(values, "out", EXAMPLE)
+    if out.is_file():
+        raise UsageError(f"--out={out} is a file, expected a folder or a new name.")
+    _check_numbers(config)
     if is_suite:
         run_suite(values, config, out)
         return
@@ -88,6 +91,12 @@ def run(values: flags.FlagValues) -> None:
         if not is_leader():
             return
     _show(asked, out)
+
+
+def _check_numbers(config: Config) -> None:
+    for name, least in (("batch_rows", 1), ("max_new_tokens", 1), ("limit", 0)):
+        if name in config and config[name] < least:
+            raise UsageError(f"config.{name} = {config[name]}: expected {least} or more.")
 
 
 def _ask(values: flags.FlagValues, config: Config, asked: list[tuple[Exam, Path]], chosen: Protocol) -> None:

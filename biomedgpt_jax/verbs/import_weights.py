@@ -29,6 +29,7 @@ from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.model_spec import DTYPES
 from biomedgpt_jax.verbs.progress import progress
+from biomedgpt_jax.verbs.spec_file import FILE as RUN_FILE
 
 EXAMPLE = "biomedgpt import --from=downloads/clip-vit-large-patch14-336 --out=weights/clip-l-336"
 SEVERAL = ("from",)  # --from=biomedgpt PATH
@@ -48,6 +49,11 @@ def run(values: flags.FlagValues) -> None:
     source, family = _source(command_line.require(values, "from", EXAMPLE))
     out = Path(command_line.require(values, "out", EXAMPLE))
     _refuse_foreign(out)
+    if (source / RUN_FILE).is_file():
+        raise UsageError(
+            f"--from={source} is the workdir of a run. It needs no import: name it as --model or config.init.run, or "
+            "export it."
+        )
     choices = CheckpointChoices(values.ema, tuple(values.harmless)) if values.ema or values.harmless else None
     imported = import_folder(source, values.base or None, choices=choices, tokenizer=values.tokenizer or None)
     if family and imported.family not in (FAMILY, HF_FAMILY):

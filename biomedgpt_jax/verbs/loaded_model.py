@@ -101,7 +101,11 @@ def _find(folder: Path, step: int | None) -> _Found:
     raise RunError(
         f"{folder} holds no model: expected the workdir of a run ({FILE}), a folder made by `biomedgpt import` "
         f"({TABLE}) or a Hugging Face folder (config.json); "
-        + ("found none of these files." if folder.is_dir() else "there is no such folder.")
+        + (
+            "found none of these files."
+            if folder.is_dir()
+            else f"found {'a file' if folder.exists() else 'nothing there'}."
+        )
     )
 
 

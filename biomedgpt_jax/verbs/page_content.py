@@ -65,8 +65,8 @@ def protocol_facts(scores: dict[str, Any]) -> dict[str, str]:
     """Where the rules of the scores are from and what is wrong with them; from scores.json."""
     if "faults" not in scores:
         raise RunError(
-            "scores.json was written by an earlier version and lacks what the page shows. Score its answers again: "
-            "biomedgpt eval --config=configs/eval.py:data=... --rescore=FOLDER --out=OTHER"
+            "scores.json was written by an earlier version and lacks what the page shows. Score its answers again, "
+            "which writes a page of them: biomedgpt eval --config=configs/eval.py:data=... --rescore=FOLDER --out=OTHER"
         )
     return {"protocol": f"{scores['protocol']}: {scores['source']}", "its known faults": " ".join(scores["faults"])}
 

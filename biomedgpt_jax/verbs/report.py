@@ -22,10 +22,9 @@ from biomedgpt_jax.report.page import write_page
 from biomedgpt_jax.report.table import summary_table
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
-from biomedgpt_jax.verbs.families import FAMILIES
+from biomedgpt_jax.verbs.families import family_of_run
 from biomedgpt_jax.verbs.lint_content import findings_table
 from biomedgpt_jax.verbs.linting import read_lint
-from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.page_content import (
     data_facts,
     lint_said,
@@ -72,7 +71,7 @@ def make_page(runs: list[Path], export: Path | None, required: tuple[str, float]
     config = json.loads((runs[-1] / "config.json").read_text())
     before, after = _evaluation(runs[0], first=True), _evaluation(runs[-1], first=False)
     data = Path(config["data"]["paths"][0])
-    family = lookup("family", config["family"], FAMILIES)
+    family = family_of_run(runs[-1])
     return RunPage(
         title=f"{family.title}, trained, scored and exported",
         model=family.describe(read_spec(runs[-1], family.spec_type)),

@@ -72,7 +72,12 @@ def start_tower(config: Config, spec: ModelSpec, mesh: Mesh, workdir: Path | Non
 
 
 def check_origins(config: Config, spec: ModelSpec) -> None:
-    """Raises UsageError for a part of a new run that has no weights and may not start at random."""
+    """Raises UsageError for a part of a new run that has no weights and may not start at random.
+
+    RunError for an earlier run that is none, or one of another family.
+    """
+    if config.init.run:
+        read_spec(Path(config.init.run), ModelSpec)
     random = tuple(config.init.random)
     for part in random:
         lookup("init.random", part, dict.fromkeys(PARTS))
