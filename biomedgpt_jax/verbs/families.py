@@ -31,7 +31,5 @@ def family_of_run(folder: Path) -> Family:
     """By model.json; the first versions did not name the family in config.json. RunError where it tells none."""
     name, families = spec_name(folder), {each.spec_type.__name__: each for each in FAMILIES.values()}
     if name not in families:
-        raise RunError(
-            f"{folder / FILE}: the type is {name!r}, expected one of {', '.join(families)}."
-        )
+        raise RunError(f"{folder / FILE}: the type is {name!r}, expected one of {', '.join(families)}.")
     return families[name]
