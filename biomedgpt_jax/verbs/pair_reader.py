@@ -1,6 +1,7 @@
 """How a BiomedGPT is asked: one question with at most one image, answered openly or from its closed list."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,7 +22,10 @@ PATCH = 16  # pixels of the side of what the encoder takes for one token
 
 
 class PairReader(Reader):
-    """An answer from the model's closed list, if it has one and not `open`, is given whole."""
+    """An answer from the model's closed list, if it has one and not `open`, is given whole.
+
+    Who asks knows no metadata of the picture: a model that was trained with a hint is asked without.
+    """
 
     remembers = False
 
@@ -36,7 +40,7 @@ class PairReader(Reader):
             trie = build_trie(loaded.answers)
             self.trie = place_trie(trie, stop_ids=(tokenizer.eos_id,), vocab_size=tokenizer.vocab_size)
             self._least = trie.longest + 1  # with its end
-        self._words, self._spec, self._transform = tokenizer, loaded.spec, pair_image(loaded.spec)
+        self._words, self._spec, self._transform = tokenizer, replace(loaded.spec, hint=""), pair_image(loaded.spec)
 
     def square(self, image: ImageRef) -> np.ndarray:
         return self._transform(image.read(), name=image.name)

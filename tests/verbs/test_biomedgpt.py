@@ -6,9 +6,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import openai
 import pytest
 
+from biomedgpt_jax.data.pair_batches import PairShape
+from biomedgpt_jax.data.pair_encoding import EncodedPair
 from biomedgpt_jax.data.rows import ImageBytes
 from biomedgpt_jax.data.source import Turn
 from biomedgpt_jax.eval.row_decode import GREEDY
@@ -18,6 +21,7 @@ from biomedgpt_jax.verbs.biomedgpt import BIOMEDGPT
 from biomedgpt_jax.verbs.chat import Conversation, aloud
 from biomedgpt_jax.verbs.linting import score_facts
 from biomedgpt_jax.verbs.loaded_pairs import load_pairs
+from biomedgpt_jax.verbs.pair_answers import prompt_shapes
 from biomedgpt_jax.verbs.pair_reader import PairReader
 from tests.command import ROOT, Called, assert_refused, biomedgpt, config
 from tests.serving import NAME, picture, serving, text
@@ -75,7 +79,8 @@ def test_a_run_learns_keeps_its_average_and_is_scored(small):
     stored = {path.name for path in (small.folder / "checkpoints" / "2").iterdir()}
     assert {"trainable", "statistics", "average"} <= stored
     scores = json.loads(next(small.folder.glob("eval/step_2/*/scores.json")).read_text())
-    assert scores["facts"]["decoding"]["closed_list"] == 2
+    assert scores["facts"]["decoding"]["closed_list"] == 2 and scores["facts"]["truths_not_in_list"] == 0
+    assert (scores["facts"]["hinted"], scores["facts"]["shortened"]) == (0, 0)
     assert {json.loads(line)["prediction"] for line in _predictions(small.folder)} <= {"yes", "no"}
 
 
@@ -184,7 +189,8 @@ def test_a_run_of_another_family_is_no_place_to_resume(small, prepared_data):
 
 
 def test_it_is_served_and_talks_as_it_answers_a_file_of_questions(small, raw_data):
-    reader = PairReader(load_pairs(small.folder, None, "float32", {}, ""), open=False)
+    # Trained with a hint, say: nobody here could tell it.
+    reader = PairReader(load_pairs(small.folder, None, "float32", {"hint": "organ"}, ""), open=False)
     assistant = Assistant(reader, rows=3)
     shown, other = raw_data / "images" / "4.png", raw_data / "images" / "5.png"
     manner = Manner(GREEDY, 3, (0, 0))
@@ -219,3 +225,9 @@ def test_it_is_served_and_talks_as_it_answers_a_file_of_questions(small, raw_dat
     talk.show(other)
     talk.show(shown)
     assert ["".join(talk.ask(question)) for question in ("Is it red?", "Is it a very large lung?")] == expected[::2]
+
+
+def test_prompts_are_not_padded_beyond_the_places_of_the_model():
+    prompt = EncodedPair("long", np.zeros(1090, np.int32), np.zeros(3, np.int32), np.zeros(0, np.int32))
+    assert prompt_shapes([prompt], 1100) == [PairShape(1100, 32)]
+    assert prompt_shapes([prompt], 2048) == [PairShape(1152, 32)]
