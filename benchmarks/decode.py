@@ -47,9 +47,10 @@ def main() -> None:
         config = small_llava(shape.decoder)
         model = make_llama3_med(config, compute_dtype="float32", remat=NO_REMAT, lora=None)
         params = model.init(jax.random.key(0))
+        ready = model.ready(params)  # as `biomedgpt eval` does, once
         batch = batch_of(config, shape.rows, PROMPT, seed=1)
 
-        def ours(model=model, params=params, batch=batch) -> np.ndarray:
+        def ours(model=model, params=ready, batch=batch) -> np.ndarray:
             limits = {"max_new_tokens": NEW, "stop_ids": (), "cache_length": PROMPT + NEW}
             return greedy(model, params, batch, **limits).tokens
 

@@ -81,7 +81,7 @@ def ours(shape: Shape, batch: dict[str, np.ndarray], beams: int) -> Callable[[],
     model = make_biomedgpt(
         config, compute_dtype="float32", remat=Remat.NONE, learning=never, image_mean=HALF, image_std=HALF
     )
-    params = model.init(jax.random.key(0))
+    params = model.ready(model.init(jax.random.key(0)))  # as `biomedgpt eval` does, once
     if beams == 1:
         limits = {"max_new_tokens": NEW, "stop_ids": (), "cache_length": 1 + NEW, "vocab_limit": config.vocab_size}
         return lambda: greedy(model, params, batch, **limits).tokens

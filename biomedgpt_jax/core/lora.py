@@ -10,6 +10,7 @@ There is no dropout: Qwix 0.1.8 cannot switch it off, so evaluation would be ran
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import jax
@@ -111,7 +112,8 @@ def cast_for_compute(params: Params, dtype: DTypeLike) -> Params:
             return leaf.astype(dtype)
         return _retyped(leaf, jnp.int4, jnp.uint4)
 
-    return map_with_path(computable, params)
+    # Layers that are apart are a tuple.
+    return map_with_path(lambda path, leaf: jax.tree.map(partial(computable, path), leaf), params)
 
 
 def merge_lora(params: Params, lora: Lora) -> Params:

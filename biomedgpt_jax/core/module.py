@@ -4,10 +4,12 @@ Used of NNX: `Module`, `Param`, `Rngs` during construction, `split`/`merge`. Not
 scan, optimizers, and state that changes in a call.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
+from types import EllipsisType
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -48,11 +50,34 @@ def keep(x: jax.Array, name: Kept) -> jax.Array:
     return checkpoint_name(x, name.value)
 
 
-def param(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Initializer) -> nnx.Param:
-    """A float32 parameter that declares its logical axes where it is made."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Turned:
+    """A kernel [*in *out] kept as a matrix [out in], with which XLA's CPU backend multiplies few rows faster.
+
+    With more axes than two it would be turned back for each product.
+    """
+
+    array: jax.Array
+    outputs: tuple[int, ...] = field(metadata={"static": True})
+
+    def __getitem__(self, every: EllipsisType) -> "Turned":
+        """Itself, for `parameter[...]`."""
+        return self
+
+
+def param(
+    rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Initializer, *, inputs: int = 0
+) -> nnx.Param:
+    """A float32 parameter that declares its logical axes where it is made.
+
+    Args:
+        inputs: of a kernel that may be `Turned`, how many axes are inputs; they come first.
+    """
     if len(shape) != len(axes):
         raise ValueError(f"Shape {shape} has {len(shape)} dimensions, axes {axes} name {len(axes)}.")
-    return nnx.Param(init(rngs.params(), shape, jnp.float32), out_sharding=axes, eager_sharding=False)
+    value = init(rngs.params(), shape, jnp.float32)
+    return nnx.Param(value, out_sharding=axes, eager_sharding=False, inputs=inputs)
 
 
 def parameters(module: nnx.Module) -> Params:
@@ -83,6 +108,24 @@ class Functional(Generic[M]):
         graph, state = self._abstract
         return nnx.merge(graph, _from_dict(state, params))
 
+    def ready(self, params: Params, *, turn: bool) -> Params:
+        """The same for `bind`, to answer fast: on a CPU stacks are tuples of layers, with `turn` of turned kernels.
+
+        Each compiled call on the stack itself would copy its layers.
+        """
+        return self._apart(params, turn) if target_platform() == "cpu" else params
+
+    @partial(jax.jit, static_argnums=(0, 2))
+    def _apart(self, params: Params, turn: bool) -> Params:
+        def leaf(variable: nnx.Variable) -> Any:
+            value, facts = variable.get_value(), variable.get_metadata()
+            if facts["out_sharding"][:1] != ("layers",):
+                return value
+            layers = [_layers(value, number) for number in range(len(jax.tree.leaves(value)[0]))]
+            return tuple(_turned(each, facts["inputs"]) if turn and facts["inputs"] else each for each in layers)
+
+        return _to_dict(_from_dict(self._abstract[1], params), leaf)
+
     @cached_property
     def _abstract(self) -> tuple[Any, Any]:
         return _abstractly(self.construct)
@@ -110,17 +153,24 @@ def scan(
     """Runs `step(block, carry, x) -> (carry, y)` over the first `stop` layers by one `lax.scan`.
 
     On a CPU a shallow stack is written out: XLA's loops there copy each layer's weights out of their stacks, and what
-    the backward pass needs into new ones. Recomputation needs the loop.
+    the backward pass needs into new ones. Recomputation needs the loop. Layers that are apart are always written out.
     """
     graph, state = nnx.split(stacked)
-    state = jax.tree.map(lambda leaf: leaf[:stop], state)
-    shallow = jax.tree.leaves(state)[0].shape[0] <= WRITTEN_OUT
-    write_out = shallow and remat is Remat.NONE and target_platform() == "cpu"
+    state = _layers(state, slice(stop))
 
     def body(carry: Any, slices: Any) -> tuple[Any, Any]:
         block_state, x = slices
         return step(nnx.merge(graph, block_state), carry, x)
 
+    first = jax.tree.leaves(state, is_leaf=_is_apart)[0]
+    if _is_apart(first):
+        results, xs_leaves = [], jax.tree.leaves(xs)
+        for number in range(len(first)):
+            x = jax.tree.unflatten(jax.tree.structure(xs), [each[number] for each in xs_leaves])
+            carry, result = body(carry, (_layers(state, number), x))
+            results.append(result)
+        return carry, jax.tree.map(lambda *each: jnp.stack(each), *results)
+    write_out = len(first) <= WRITTEN_OUT and remat is Remat.NONE and target_platform() == "cpu"
     return jax.lax.scan(_checkpointed(body, remat), carry, (state, xs), unroll=write_out)
 
 
@@ -135,11 +185,29 @@ def of_each(function: Callable[[Any], Any], over: Any) -> Any:
 
 
 def divide(stacked: M, parts: int) -> tuple[M, ...]:
-    """The same layers as several stacks of equal height, in order. Their weights are copies where `parts` > 1."""
+    """The same layers as several stacks of equal height, in order.
+
+    Their weights are copies where `parts` > 1, unless they are apart already.
+    """
     graph, state = nnx.split(stacked)
-    height = jax.tree.leaves(state)[0].shape[0] // parts
-    slices = [slice(first, first + height) for first in range(0, parts * height, height)]
-    return tuple(nnx.merge(graph, jax.tree.map(lambda leaf, part=part: leaf[part], state)) for part in slices)
+    height = len(jax.tree.leaves(state, is_leaf=_is_apart)[0]) // parts
+    return tuple(
+        nnx.merge(graph, _layers(state, slice(first, first + height))) for first in range(0, parts * height, height)
+    )
+
+
+def _layers(state: Any, which: int | slice) -> Any:
+    """Of a stack, or of one that is apart."""
+    return jax.tree.map(lambda leaf: leaf[which], state, is_leaf=_is_apart)
+
+
+def _is_apart(leaf: Any) -> bool:
+    return isinstance(leaf, tuple)
+
+
+def _turned(kernel: jax.Array, inputs: int) -> Turned:
+    rows = math.prod(kernel.shape[:inputs])
+    return Turned(kernel.reshape(rows, -1).T, kernel.shape[inputs:])
 
 
 def _abstractly(construct: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any]:

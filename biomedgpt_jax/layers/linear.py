@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from biomedgpt_jax.core.module import Initializer, param
+from biomedgpt_jax.core.module import Initializer, Turned, param
 from biomedgpt_jax.core.sharding import is_split, shard
 
 Axes = tuple[str | None, ...]
@@ -30,15 +30,20 @@ class Linear(nnx.Module):
         rngs: nnx.Rngs,
         bias_init: Initializer = jax.nn.initializers.zeros,
     ):
-        self.kernel = param(rngs, (*in_shape, *out_shape), (*in_axes, *out_axes), init)
+        self.kernel = param(rngs, (*in_shape, *out_shape), (*in_axes, *out_axes), init, inputs=len(in_shape))
         self.bias = param(rngs, out_shape, out_axes, bias_init) if bias else None
         self.in_rank = len(in_shape)
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         kernel = self.kernel[...]
-        if kernel.dtype != x.dtype:  # a kernel quantised by core/lora.py already has it
-            kernel = kernel.astype(x.dtype)
-        y = contract(x, kernel, tuple(range(self.in_rank)))
+        if isinstance(kernel, Turned):
+            leading = x.shape[: x.ndim - self.in_rank]
+            y = contract(x.reshape(*leading, kernel.array.shape[1]), kernel.array.astype(x.dtype), (1,))
+            y = y.reshape(*leading, *kernel.outputs)
+        else:
+            if kernel.dtype != x.dtype:  # a kernel quantised by core/lora.py already has it
+                kernel = kernel.astype(x.dtype)
+            y = contract(x, kernel, tuple(range(self.in_rank)))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

@@ -6,6 +6,7 @@ Axis letters: b rows, t source words, s target tokens, h w pixels, n places of a
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -91,9 +92,8 @@ def make_biomedgpt(
 
         return one
 
-    return ModelFns(
-        model.init, model.axes, forward, unembed, head, prefill, decode, config.vocab_size, train, is_statistic
-    )
+    facts = config.vocab_size, train, is_statistic, partial(model.ready, turn=True)
+    return ModelFns(model.init, model.axes, forward, unembed, head, prefill, decode, *facts)
 
 
 class BiomedGpt(nnx.Module):

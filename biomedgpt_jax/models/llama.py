@@ -144,7 +144,8 @@ class Llama(nnx.Module):
 
         XLA's CPU backend copies a layer's weights and its cache out of their stack whenever a loop over layers
         reads them, which triples the memory that a token moves; so there each layer is a run of its own, taken
-        apart once before the first token. Accelerators read them in place, and have no room for a second copy.
+        apart before the first token, or once for many calls (`ModelFns.ready`). Accelerators read them in place, and
+        have no room for a second copy.
         """
         return self.config.depth if target_platform() == "cpu" else 1
 

@@ -7,6 +7,7 @@ d decoder width, v vocabulary.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,9 @@ def make_llama3_med(
         step = decoder.decode_step()
         return lambda tokens, cache: step(decoder.embed_tokens(tokens[:, None], compute_dtype), cache)
 
-    return ModelFns(model.init, model.axes, forward, unembed, head, prefill, decode)
+    # Qwix knows its kernels by their axes.
+    ready = partial(model.ready, turn=lora is None)
+    return ModelFns(model.init, model.axes, forward, unembed, head, prefill, decode, ready=ready)
 
 
 def add_lora(config: Llama3MedConfig, lora: Lora, params: Params, key: jax.Array) -> Params:

@@ -1,6 +1,7 @@
 """The parts of a Llama3-Med alone, as pure functions: a decoder that reads text, a tower that sees one scale."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,8 @@ def make_decoder(config: LlamaConfig, *, compute_dtype: DTypeLike, remat: Remat)
         step = decoder.decode_step()
         return lambda tokens, cache: step(decoder.embed_tokens(tokens[:, None], compute_dtype), cache)
 
-    return ModelFns(model.init, model.axes, forward, unembed, head, prefill, decode)
+    ready = partial(model.ready, turn=True)
+    return ModelFns(model.init, model.axes, forward, unembed, head, prefill, decode, ready=ready)
 
 
 def make_tower_encoder(config: VitConfig, features: Features) -> Callable[[Params, jax.Array], jax.Array]:

@@ -21,7 +21,7 @@ class MedReader(Reader):
     remembers, barred, trie = True, (), None
 
     def __init__(self, loaded: LoadedModel, context: int):
-        self.name, self.model, self.params = loaded.name, loaded.model, loaded.params
+        self.name, self.model, self.params = loaded.name, loaded.model, loaded.model.ready(loaded.params)
         self.mesh, self.tokenizer, self.longest = loaded.mesh, loaded.tokenizer, context
         self._spec, self._transform = loaded.spec, image_transform(loaded.spec)
 

@@ -31,7 +31,7 @@ class PairReader(Reader):
 
     def __init__(self, loaded: LoadedPairs, *, open: bool):
         tokenizer = loaded.tokenizer
-        self.name, self.model, self.params = loaded.name, loaded.model, loaded.params
+        self.name, self.model, self.params = loaded.name, loaded.model, loaded.model.ready(loaded.params)
         self.mesh, self.tokenizer = loaded.mesh, tokenizer
         self.longest = loaded.spec.model.text_positions - UNUSED
         self.barred = tokenizer.unsaid

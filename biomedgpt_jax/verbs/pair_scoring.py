@@ -61,7 +61,7 @@ class PairScorer:
                 pictured=pictured_rows(self.batch_rows),
             ),
             self.exam.questions,
-            self.exam.remember(answerer(model, params, self.tokenizer, self.how)),
+            self.exam.remember(answerer(model, model.ready(params), self.tokenizer, self.how)),
             self.tokenizer.decode,
             self.protocol,
             train=self.exam.train_questions,

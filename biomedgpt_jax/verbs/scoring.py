@@ -57,10 +57,12 @@ class Scorer:
         shape = row_shape(self.spec, self.tokenizer, longest, slots, self.reader.feature_shape)
         buckets = range(BUCKET, longest + BUCKET, BUCKET)
 
+        ready = model.ready(params)
+
         def generate(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
             return greedy(
                 model,
-                params,
+                ready,
                 batch,
                 max_new_tokens=self.max_new_tokens,
                 stop_ids=tuple(self.tokenizer.stop_ids),

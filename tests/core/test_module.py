@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from biomedgpt_jax.core.module import Functional, Remat, param, scan, stack
+from biomedgpt_jax.core.module import Functional, Remat, divide, param, scan, stack
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
+from biomedgpt_jax.layers.linear import Linear
 
 NORMAL = jax.nn.initializers.normal(0.5)
 
@@ -83,3 +84,47 @@ def test_other_keys_are_refused():
 def test_axes_must_name_every_dimension():
     with pytest.raises(ValueError, match="has 2 dimensions"):
         param(nnx.Rngs(params=0), (2, 3), ("embed",), NORMAL)
+
+
+def test_layers_apart_and_turned_compute_the_same():
+    """Kernels with several axes of inputs or outputs."""
+    functional = Functional(Mixer)
+    params = functional.init(jax.random.key(0))
+    ready = functional.ready(params, turn=True)
+    kernels = ready["layers"]["out"]["kernel"]
+    assert [kernel.array.shape for kernel in kernels] == [(5, 6)] * 3
+    np.testing.assert_array_equal(kernels[1].array, params["layers"]["out"]["kernel"][1].reshape(6, 5).T)
+    assert functional.ready(params, turn=False)["layers"]["out"]["kernel"][2].shape == (2, 3, 5)
+    x = jnp.linspace(-1, 1, 10).reshape(2, 5)
+    run = jax.jit(lambda params: functional.bind(params)(x))
+    (expected, middle), (found, found_middle) = run(params), run(ready)
+    assert middle.shape == (3, 2, 2, 3)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found_middle, middle, atol=1e-6)
+    halves = jax.jit(lambda params: divided(functional.bind(params), x))
+    np.testing.assert_allclose(halves(ready), expected, atol=1e-6)
+
+
+class Mixer(nnx.Module):
+    def __init__(self, rngs):
+        self.layers = stack(MixerLayer, 3, rngs)
+
+    def __call__(self, x):
+        return scan(self.layers, lambda layer, x, _: layer(x), x)
+
+
+class MixerLayer(nnx.Module):
+    def __init__(self, rngs):
+        ways = {"bias": True, "init": NORMAL, "rngs": rngs}
+        self.read = Linear((5,), (2, 3), in_axes=("embed",), out_axes=("heads", "head_dim"), **ways)
+        self.out = Linear((2, 3), (5,), in_axes=("heads", "head_dim"), out_axes=("embed",), **ways)
+
+    def __call__(self, x):
+        middle = jnp.tanh(self.read(x))
+        return x + self.out(middle), middle
+
+
+def divided(mixer, x):
+    for run in divide(mixer.layers, 3):
+        x, _ = scan(run, lambda layer, x, _: layer(x), x)
+    return x

@@ -72,7 +72,9 @@ def test_greedy_equals_the_model_without_a_cache(model_and_params):
     assert expected[0].tolist() != expected[1].tolist()
     stop = int(expected[0, -1])
     batch = prompt_batch(np.zeros((2, 0), np.int32), 28)
-    tokens, lengths = decode.greedy(model, params, batch, max_new_tokens=NEW, stop_ids=(stop,), cache_length=28 + NEW)
+    tokens, lengths = decode.greedy(
+        model, model.ready(params), batch, max_new_tokens=NEW, stop_ids=(stop,), cache_length=28 + NEW
+    )
     for row in range(2):
         met = np.flatnonzero(expected[row] == stop)
         assert lengths[row] == (met[0] if len(met) else NEW)
