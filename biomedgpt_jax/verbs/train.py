@@ -32,6 +32,7 @@ from biomedgpt_jax.train.ledger import Ledger, ledger_json, make_ledger, print_l
 from biomedgpt_jax.train.loop import LoopSettings
 from biomedgpt_jax.train.metrics import Writer, jsonl_writer, tensorboard_writer, terminal_writer, wandb_writer
 from biomedgpt_jax.train.objectives import Objective
+from biomedgpt_jax.train.only_one import only_one
 from biomedgpt_jax.train.optim import Decay, OptimConfig, Optimizer, make_optimizer
 from biomedgpt_jax.train.profile import ProfileSettings
 from biomedgpt_jax.train.run import Run, run_training
@@ -90,10 +91,15 @@ def run(values: flags.FlagValues) -> int:
 def train(config: Config, workdir: Path, console: Console) -> int:
     """Runs the whole of a training, or what is left of it; returns the exit code."""
     family = checked_family(config)
-    say = partial(console.print, markup=False, highlight=False)
     if workdir.is_file():
         raise UsageError(f"--workdir: {workdir} is a file, expected a folder or a new name.")
     workdir.mkdir(parents=True, exist_ok=True)
+    with only_one(workdir):
+        return _trained(config, family, workdir, console)
+
+
+def _trained(config: Config, family: Family, workdir: Path, console: Console) -> int:
+    say = partial(console.print, markup=False, highlight=False)
     # Settings that do not fit each other fail here, before the data is read.
     parts = build_parts(config, total_steps=1)
     spec = parts.spec
