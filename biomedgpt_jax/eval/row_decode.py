@@ -7,13 +7,14 @@ Settings are arrays, so that others than before compile nothing.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.placing import spread
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.eval.decode import Limits, Prompts, check_finite
@@ -32,8 +33,11 @@ class Sampling:
     top_p: float
 
     def __post_init__(self):
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise RunError(f"sampling needs temperature >= 0, top_k >= 0 and 0 < top_p <= 1, found {self}")
+        if not (0 <= self.temperature < inf and self.top_k >= 0 and 0 < self.top_p <= 1):
+            raise UsageError(
+                f"temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p}: expected temperature and "
+                "top_k 0 or more, top_p above 0 and at most 1"
+            )
 
 
 GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0)

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.prompts import IMAGE
-from biomedgpt_jax.data.rows import ImageBytes
+from biomedgpt_jax.data.rows import ImageBytes, check_text
 from biomedgpt_jax.data.source import Turn
 from biomedgpt_jax.verbs.assistant import Assistant, Manner, Request
 
@@ -74,6 +75,8 @@ def aloud(assistant: Assistant, request: Request) -> Iterator[str]:
 def chat(conversation: Conversation) -> None:
     """Reads standard input until it ends, /quit or Ctrl-C."""
     asks = sys.stdin.isatty()
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that a line that is not UTF-8 is refused alone
     if asks:
         print(conversation.help)
     try:
@@ -90,6 +93,7 @@ def chat(conversation: Conversation) -> None:
 
 
 def _obey(conversation: Conversation, line: str) -> None:
+    check_text(line, "the line")
     command, _, rest = line.partition(" ")
     if command == "/image":
         conversation.show(Path(rest.strip()).expanduser())

@@ -52,9 +52,14 @@ def run(values: flags.FlagValues) -> None:
         command_line.require(values, "question", EXAMPLE)
     if sum(map(bool, (values.question, values.questions, values.chat))) > 1:
         raise UsageError("--question, --questions and --chat are three ways to ask; choose one.")
+    if any(not question.strip() for question in values.question or []):
+        raise UsageError("--question is empty; write what is asked.")
     missing = [name for name in values.image if not Path(name).is_file()]
     if missing:
-        raise UsageError(f"--image: there is no file {missing[0]}.")
+        comma = " A comma separates files; one in a name goes through --questions." if len(values.image) > 1 else ""
+        raise UsageError(f"--image: there is no file {missing[0]}.{comma}")
+    if values.out and Path(values.out).is_dir():
+        raise UsageError(f"--out={values.out} is a folder, expected the name of a file.")
     if values.image and not values.question:
         raise UsageError("--image belongs to --question; a questions file names its own, a chat takes /image PATH.")
     sampling = Sampling(values.temperature, values.top_k, values.top_p)

@@ -16,6 +16,11 @@ from biomedgpt_jax.verbs.assistant import Assistant, End, Manner, Prompt, Reques
 from biomedgpt_jax.verbs.progress import Advance
 
 MOST_NAMED = 20  # bad rows in a message; all are in the output
+_LIKE_IMAGES = (
+    "image",
+    "img",
+    "picture",
+)  # other tools' keys, of which the question would be asked without its picture
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ def read_questions(path: Path) -> list[Asked | BadRow]:
     `id` may be absent (the number of the row), and `images` (text alone).
 
     Raises:
-        DataError: there is no such file, or it is no JSON at all.
+        DataError: there is no such file, it is no JSON at all, or holds no row.
     """
     find_image, rows, seen = files_in(path.parent), list[Asked | BadRow](), set[str]()
     for number, entry in json_rows(path):
@@ -47,6 +52,8 @@ def read_questions(path: Path) -> list[Asked | BadRow]:
         else:
             seen.add(asked.id)
             rows.append(asked)
+    if not rows:
+        raise DataError(f'{path} holds no row; expected {{"id", "images", "question"}} on each line')
     return rows
 
 
@@ -109,6 +116,8 @@ def _asked(entry: dict[str, Any], row: int, find_image: ImageFinder) -> Asked:
     check_text(question, "question")
     if not str(question).strip():
         raise DataError("question is empty")
+    if astray := [key for key in entry if key != "images" and key.lower().startswith(_LIKE_IMAGES)]:
+        raise DataError(f"pictures are named in `images`, a list of paths; found `{astray[0]}`")
     if not isinstance(images, list):
         raise DataError(f"images: expected a list of paths, found {type(images).__name__}")
     return Asked(name, str(question), tuple(find_image(image) for image in images))

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
+from biomedgpt_jax.core.errors import EXIT_RESTART
 from biomedgpt_jax.models.decoders import PRESETS
-from tests.command import assert_refused, biomedgpt, config, contents, prepare_own, write_raw
+from tests.command import ROOT, assert_refused, biomedgpt, config, contents, prepare_own, write_raw
 
 
 def elsewhere(run, workdir):
@@ -179,3 +182,45 @@ def test_workdir_that_is_a_file(tiny_run, tmp_path):
     (tmp_path / "run").write_text("")
     called = biomedgpt(*elsewhere(tiny_run, tmp_path / "run"))
     assert_refused(called, 2, f"{tmp_path / 'run'} is a file")
+
+
+def test_two_trainings_do_not_share_a_workdir(tmp_path):
+    hold = "import sys; from pathlib import Path; from biomedgpt_jax.train.only_one import only_one\n"
+    hold += "with only_one(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    arguments = ("train", config("smoke.py:stage=1,data=nowhere"), f"--workdir={tmp_path}")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        assert_refused(biomedgpt(*arguments), 1, f"another training writes here (process {other.pid} on ")
+        (tmp_path / "running.lock").write_text("process 1 on another-machine")
+        assert_refused(biomedgpt(*arguments), EXIT_RESTART, "process 1 on another-machine", "choose another --workdir")
+        other.kill()
+    # What a killed one left does not block, and nothing of the next one stays.
+    assert_refused(biomedgpt(*arguments), 1, "nowhere holds no manifest.json")
+    assert not any(tmp_path.iterdir())
+
+
+def test_runs_where_something_else_belongs(tiny_run, prepared_data, tmp_path):
+    called = biomedgpt("import", f"--from={tiny_run.folder}", f"--out={tmp_path / 'weights'}")
+    assert_refused(called, 2, "is the workdir of a run. It needs no import")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model.json").write_text('{"type": "BiomedGptSpec"}')
+    called = biomedgpt(*elsewhere(tiny_run, tmp_path / "run"), f"--config.init.run={other}")
+    assert_refused(called, 1, "expected a ModelSpec, found a BiomedGptSpec, which is of another family")
+    assert not any((tmp_path / "run").iterdir())
+
+
+def test_a_run_whose_configuration_names_no_family_is_reported(tiny_run, tmp_path):
+    """As those of the first versions; model.json tells which it is."""
+    run, out = tmp_path / "run", tmp_path / "page.html"
+    shutil.copytree(tiny_run.folder, run, ignore=shutil.ignore_patterns("checkpoints", "base"))
+    content = json.loads((run / "config.json").read_text())
+    del content["family"]
+    (run / "config.json").write_text(json.dumps(content))
+    assert biomedgpt("report", f"--runs={run}", f"--out={out}").code == 0
+    assert "Llama3-Med, trained, scored and exported" in out.read_text()
+    spec = json.loads((run / "model.json").read_text())
+    (run / "model.json").write_text(json.dumps({**spec, "type": "OtherSpec"}))
+    called = biomedgpt("report", f"--runs={run}", f"--out={out}")
+    assert_refused(called, 1, "model.json: the type is 'OtherSpec', expected one of ModelSpec, BiomedGptSpec")

@@ -148,7 +148,8 @@ def test_a_full_context_is_refused_and_changes_nothing(talker, pictures, raw_dat
 def test_chat_goes_on_after_mistakes_and_ends_with_its_input(talker, monkeypatch, capsys, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     lines = [f"/image {tmp_path}/none.png", f"/image {tmp_path}/notes.txt", "/imagine", "", "An <image>?", "Yes?"]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+    typed = "\n".join(lines).encode() + b"\ncaf\xe9?\nnul \0\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8"))
     chat(Conversation(talker, MANNER))
     said = capsys.readouterr().out
     for text in (
@@ -156,9 +157,10 @@ def test_chat_goes_on_after_mistakes_and_ends_with_its_input(talker, monkeypatch
         f"{tmp_path}/notes.txt",
         "There is no /imagine.",
         "1 <image> in its questions",
+        alone(talker, asked("Yes?")) + "\nthe line is not valid Unicode",
+        "the line contains a NUL byte",
     ):
         assert text in said
-    assert said.endswith(alone(talker, asked("Yes?")) + "\n\n")
     monkeypatch.setattr(sys, "stdin", io.StringIO("/quit\nYes?\n"))
     chat(Conversation(talker, MANNER))
     assert capsys.readouterr().out == ""
@@ -175,15 +177,16 @@ def test_a_file_of_questions_gets_an_answer_or_an_error_for_each(assistant, pict
         {"id": "e", "question": " "},
         {"id": "f", "images": "images/0.png", "question": "Is it red?"},
         {"id": "g", "images": ["images/1.png", "images/2.png"], "question": "Is it red?"},
+        {"id": "h", "image": "images/0.png", "question": "Is it red?"},
     ]
     file, out = raw_data / "asked.jsonl", tmp_path / "answers" / "out.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
     model = f"--model={tiny_run.folder}"
     called = biomedgpt("generate", model, f"--questions={file}", f"--out={out}", "--max_new_tokens=4", "--batch_rows=3")
     file.unlink()
-    assert_refused(called, 1, "7 of 10 questions were not answered", "row 10: not valid JSON", "The others were.")
+    assert_refused(called, 1, "8 of 11 questions were not answered", "row 11: not valid JSON", "The others were.")
     found = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(found) == 10 and [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
+    assert len(found) == 11 and [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
     expected = {0: ("a", pictures[:1]), 4: ("5", []), 8: ("g", pictures[1:])}
     for number, (name, images) in expected.items():
         row = found[number]
@@ -191,10 +194,10 @@ def test_a_file_of_questions_gets_an_answer_or_an_error_for_each(assistant, pict
         assert (row["id"], row["answer"], row["truncated"]) == (name, answer.text, answer.end is End.LENGTH)
         assert row["images"] == rows[number].get("images", [])
     errors = {number: row["error"] for number, row in enumerate(found) if "error" in row}
-    assert errors.keys() == {1, 2, 3, 5, 6, 7, 9}
+    assert errors.keys() == {1, 2, 3, 5, 6, 7, 9, 10}
     assert "expected a relative path inside the image folder" in errors[1] and "relative path" in errors[2]
     assert "9.png" in errors[3] and "id 'a' stands in an earlier row" in errors[5] and "empty" in errors[6]
-    assert "expected a list of paths, found str" in errors[7]
+    assert "expected a list of paths, found str" in errors[7] and "found `image`" in errors[9]
 
 
 def test_ways_to_ask_that_do_not_fit_are_refused(tmp_path):
@@ -204,6 +207,17 @@ def test_ways_to_ask_that_do_not_fit_are_refused(tmp_path):
     image = f"--image={tmp_path}/a.png"
     assert_refused(biomedgpt("generate", model, "--chat", image), 2, "a chat takes /image PATH")
     assert_refused(biomedgpt("generate", model, f"--questions={tmp_path}/q.jsonl"), 1, "q.jsonl does not exist")
+    (tmp_path / "q.jsonl").write_text("\n")
+    assert_refused(biomedgpt("generate", model, f"--questions={tmp_path}/q.jsonl"), 1, "q.jsonl holds no row")
+    assert_refused(biomedgpt("generate", model, "--question= "), 2, "--question is empty")
+    assert_refused(
+        biomedgpt("generate", model, "--question=a", f"--out={tmp_path}"), 2, "is a folder, expected the name"
+    )
+    called = biomedgpt("generate", model, f"{image[:-4]},b.png", "--question=a")
+    assert_refused(called, 2, "there is no file", "A comma separates files")
+    for wrong in ("--top_p=0", "--top_p=1.5", "--top_k=-1", "--temperature=nan"):
+        called = biomedgpt("generate", model, "--question=a", wrong)
+        assert_refused(called, 2, wrong[2:].replace("=0", "=0.0"), "expected temperature and top_k 0 or more")
 
 
 def read_until(terminal: int, mark: str) -> str:
