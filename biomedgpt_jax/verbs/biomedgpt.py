@@ -91,9 +91,13 @@ def check(config: Config) -> None:
 
 
 def check_start(config: Config, spec: BiomedGptSpec) -> None:
-    """Raises UsageError for a new run that has no weights and may not start at random, RunError for one of others."""
+    """Raises UsageError for a new run whose weights are of another model, or not there and may not be random."""
     if config.init.run:
-        read_spec(Path(config.init.run), BiomedGptSpec)
+        said, run = asdict(spec.model), asdict(read_spec(Path(config.init.run), BiomedGptSpec).model)
+        other = [name for name in said if said[name] != run[name] and name != "text_positions"]
+        if other:
+            shown = "; ".join(f"{name}: {said[name]} here, {run[name]} there" for name in other[:5])
+            raise UsageError(f"config.init.run = {config.init.run!r} is another model than config.model says. {shown}.")
     if not (config.init.run or config.init.weights or config.init.random):
         raise UsageError(
             f"No weights for the model. {config.model.size!r} says its size alone: expected a folder made by "

@@ -16,6 +16,7 @@ from biomedgpt_jax.verbs.biomedgpt_spec import BiomedGptSpec
 from biomedgpt_jax.verbs.families import FAMILIES
 from biomedgpt_jax.verbs.loaded_pairs import UNSAID
 from biomedgpt_jax.verbs.pair_data import checked_tokenizer
+from biomedgpt_jax.verbs.spec_file import write_spec
 from tests.command import TINY, Called, assert_refused, biomedgpt, config
 from tests.data.sets.raw import picture
 from tests.verbs.test_biomedgpt import SHORT
@@ -141,6 +142,8 @@ def test_a_model_of_the_other_family_is_named_as_such(odd, tmp_path):
     (tmp_path / "bio" / "model.json").write_text('{"type": "ModelSpec"}')
     begun = ("--config.init.random=False", f"--config.init.run={tmp_path / 'bio'}")
     assert_refused(train(odd, tmp_path / "run", *begun), 1, "found a ModelSpec, which is of another family")
+    write_spec(tmp_path / "bio", BiomedGptSpec(model=biomedgpt_preset("tiny"), image_size=32, **UNSAID))
+    assert_refused(train(odd, tmp_path / "run", *begun), 2, "is another model than config.model says. width: 64 here")
     (tmp_path / "bio" / "weights.json").write_text(
         '{"meta": {"part": "model", "config": {"type": "X"}}, "hash": "", "leaves": {}}'
     )
