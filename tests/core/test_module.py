@@ -50,6 +50,31 @@ def test_a_scanned_stack_is_its_layers_in_order(remat, stop):
     assert [bool(jnp.any(layer)) for layer in gradient] == [i < run for i in range(4)]
 
 
+def test_tall_kernels_of_a_written_out_stack_have_the_gradients_of_the_loop():
+    """On a CPU they are made turned, of layers that are not recomputed alone."""
+
+    class Tall(nnx.Module):
+        def __init__(self, rngs):
+            self.wide, self.tall = (param(rngs, shape, (None,) * 3, NORMAL) for shape in ((2, 3, 5), (6, 2, 1)))
+
+        def __call__(self, x):
+            h = jnp.tanh(jnp.einsum("bi,ijk->bjk", x, self.wide[...]))[:, :2, :3].reshape(-1, 6)
+            return x + jnp.einsum("bi,ijk->bj", h, self.tall[...])
+
+    def gradients(remat):
+        def loss(params):
+            layers = functional.bind(params)
+            return jnp.sum(scan(layers, lambda block, x, _: (block(x), None), x, remat=remat)[0] ** 2)
+
+        return jax.jit(jax.grad(loss))(params)
+
+    functional = Functional(lambda rngs: stack(Tall, 2, rngs))
+    params, x = functional.init(jax.random.key(0)), np.linspace(-1, 1, 8, dtype=np.float32).reshape(4, 2)
+    written_out, loop = gradients(Remat.NONE), gradients(Remat.FULL)
+    for name in ("wide", "tall"):
+        np.testing.assert_allclose(written_out[name], loop[name], rtol=1e-5, atol=1e-6)
+
+
 def test_axes_follow_the_parameters():
     functional = Functional(Tower)
     assert functional.axes() == {
