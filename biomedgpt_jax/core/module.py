@@ -164,18 +164,14 @@ def scan(
 
     first = jax.tree.leaves(state, is_leaf=_is_apart)[0]
     if _is_apart(first):
-        results, xs_leaves = [], jax.tree.leaves(xs)
-        for number in range(len(first)):
-            x = jax.tree.unflatten(jax.tree.structure(xs), [each[number] for each in xs_leaves])
-            carry, result = body(carry, (_layers(state, number), x))
-            results.append(result)
-        return carry, jax.tree.map(lambda *each: jnp.stack(each), *results)
-    write_out = len(first) <= WRITTEN_OUT and remat is Remat.NONE and target_platform() == "cpu"
+        return _one_by_one(body, carry, state, xs)
+    if len(first) > WRITTEN_OUT or remat is not Remat.NONE or target_platform() != "cpu":
+        return jax.lax.scan(_checkpointed(body, remat), carry, (state, xs))
 
     def written_out(carry: Any, slices: Any) -> tuple[Any, Any]:
         return body(carry, (jax.tree.map(_with_wide_gradient, slices[0]), slices[1]))
 
-    return jax.lax.scan(written_out if write_out else _checkpointed(body, remat), carry, (state, xs), unroll=write_out)
+    return jax.lax.scan(written_out, carry, (state, xs), unroll=True)
 
 
 def of_each(function: Callable[[Any], Any], over: Any) -> Any:
@@ -198,6 +194,15 @@ def divide(stacked: M, parts: int) -> tuple[M, ...]:
     return tuple(
         nnx.merge(graph, _layers(state, slice(first, first + height))) for first in range(0, parts * height, height)
     )
+
+
+def _one_by_one(body: Callable, carry: Any, state: Any, xs: Any) -> tuple[Any, Any]:
+    """`lax.scan` over layers that are apart."""
+    results = []
+    for number in range(len(jax.tree.leaves(state, is_leaf=_is_apart)[0])):
+        carry, result = body(carry, (_layers(state, number), jax.tree.map(lambda each, n=number: each[n], xs)))
+        results.append(result)
+    return carry, jax.tree.map(lambda *each: jnp.stack(each), *results)
 
 
 def _layers(state: Any, which: int | slice) -> Any:
