@@ -6,7 +6,7 @@ summed here, in whole numbers as Pillow's antialiased bicubic does (`Resample.c`
 """
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from PIL import Image
 
 Color = tuple[int, int, int]
@@ -41,16 +41,15 @@ def pad_grey(image: Image.Image, size: int, background: Color) -> UInt8[np.ndarr
     square = np.stack([np.asarray(canvas.resize((size, size), BICUBIC))] * 3, axis=-1)
     if long == short:
         return square
+    across = square.transpose(1, 0, 2) if wide else square  # the padded side is the second
     center, first, last = _taps(long, size)
     empty = (last <= pad) | (first >= pad + short)
-    mixed = np.flatnonzero(~empty & ((first < pad) | (last > pad + short)))
-    across = square.transpose(1, 0, 2) if wide else square  # the padded side is the second
+    mixed = ~empty & ((first < pad) | (last > pad + short))
     across[:, empty] = background
-    lines = np.asarray(image).T if wide else np.asarray(image)
-    edge = [_edge(lines, center[n], range(first[n], last[n]), pad, long / size, background) for n in mixed]
-    if edge:
-        made = np.stack(edge, axis=1)
-        across[:, mixed] = made if wide else np.asarray(Image.fromarray(made).resize((len(mixed), size), BICUBIC))
+    if mixed.any():
+        lines = np.asarray(image).T if wide else np.asarray(image)
+        edge = _edge(lines, center[mixed], first[mixed], last[mixed], pad, long / size, background)
+        across[:, mixed] = edge if wide else np.asarray(Image.fromarray(edge).resize((edge.shape[1], size), BICUBIC))
     return square
 
 
@@ -64,20 +63,26 @@ def _taps(long: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _edge(
-    lines: UInt8[np.ndarray, "n w"], center: float, seen: range, pad: int, scale: float, background: Color
-) -> UInt8[np.ndarray, "n 3"]:
-    """One place of the padded side in all lines; `lines` are the places from `pad` on."""
-    places = np.arange(seen.start, seen.stop)
-    weights = _bicubic((places - center + 0.5) * (1.0 / max(scale, 1.0)))
-    weights = weights / weights.sum() * (1 << BITS)
-    weights = np.trunc(weights + np.copysign(0.5, weights))  # whole numbers below 2^53: sums are exact
-    inside = (places >= pad) & (places < pad + lines.shape[1])
-    picture = np.dot(lines[:, places[inside] - pad].astype(np.float64), weights[inside])
-    total = picture[:, None] + weights[~inside].sum() * np.array(background)
+    lines: UInt8[np.ndarray, "n w"],
+    center: Float64[np.ndarray, " m"],
+    first: Int64[np.ndarray, " m"],
+    last: Int64[np.ndarray, " m"],
+    pad: int,
+    scale: float,
+    background: Color,
+) -> UInt8[np.ndarray, "n m 3"]:
+    """Some places of the padded side in all lines, which are the places from `pad` on."""
+    places = np.unique(np.concatenate([np.arange(*ends) for ends in zip(first, last, strict=True)]))[:, None]  # k 1
+    weights = _bicubic((places - center + 0.5) * (1.0 / max(scale, 1.0))) * ((places >= first) & (places < last))
+    weights = weights / weights.sum(axis=0) * (1 << BITS)
+    weights = np.trunc(weights + np.copysign(0.5, weights))  # whole numbers far below 2^53: sums are exact
+    inside = ((places >= pad) & (places < pad + lines.shape[1]))[:, 0]
+    picture = np.dot(lines[:, places[inside, 0] - pad].astype(np.float64), weights[inside])
+    total = picture[..., None] + weights[~inside].sum(axis=0)[:, None] * np.array(background)
     return np.clip(np.floor((total + (1 << (BITS - 1))) / (1 << BITS)), 0, 255).astype(np.uint8)
 
 
-def _bicubic(distance: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+def _bicubic(distance: Float64[np.ndarray, "k m"]) -> Float64[np.ndarray, "k m"]:
     """Keys' cubic convolution with a = -0.5."""
     x = np.abs(distance)
     near, far = (1.5 * x - 2.5) * x * x + 1.0, -0.5 * (((x - 5.0) * x + 8.0) * x - 4.0)
