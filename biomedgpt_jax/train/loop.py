@@ -60,6 +60,7 @@ def train_loop(
         RunError: a loss is not finite, a leaf gets no gradient, or the data ends too early.
     """
     begin = step = int(state.step)
+    met: set[Any] = set()  # forms of batches
     with jax.transfer_guard("disallow"):
         while True:
             last, stopping = step >= settings.total_steps, stop.requested(step)
@@ -82,12 +83,16 @@ def train_loop(
             batch = _next(data, step, settings.total_steps)
             recorder.waited(monotonic() - begun)
             samples = batch.pop("samples", None)
+            form = frozenset((name, array.shape) for name, array in batch.items())
+            if new := form not in met:  # the step is compiled for it, in an interval of its own
+                met.add(form)
+                recorder.flush()
             state, metrics = step_fn(state, place(batch))
             step += 1
 
             recorder.add(step, metrics, samples)
-            if _due(step, settings.log_every, step == begin + 1):
-                recorder.flush()
+            if _due(step, settings.log_every, new):
+                recorder.flush(compiled=new)
 
 
 def _due(step: int, every: int, also: bool) -> bool:

@@ -49,7 +49,6 @@ class Recorder:
         self._writers, self._costs, self._gradient_check = writers, costs, gradient_check
         self._sample_name, self._folder = sample_name, epath.Path(folder)
         self._pending: list[tuple[int, Metrics, np.ndarray | None]] = []
-        self._compiled = False
         self.start_clock()
 
     def start_clock(self) -> None:
@@ -65,8 +64,11 @@ class Recorder:
         if len(self._pending) > _IN_FLIGHT:
             jax.block_until_ready(self._pending[-1 - _IN_FLIGHT][1]["loss"])
 
-    def flush(self) -> None:
+    def flush(self, *, compiled: bool = False) -> None:
         """Reads and writes what is pending.
+
+        Args:
+            compiled: the interval was the compilation's, whose time is no training.
 
         Raises:
             RunError: a loss or gradient is not finite, or a leaf got no gradient.
@@ -84,7 +86,7 @@ class Recorder:
                 self._stop(row, samples)
             self._gradient_check.see(row)
             rows.append({name: value for name, value in row.items() if not name.startswith("gradient/")})
-        rows[-1] |= self._speed(rows)
+        rows[-1] |= self._speed(rows, compiled)
         self._write(rows)
         self.start_clock()
 
@@ -96,11 +98,10 @@ class Recorder:
         for writer in self._writers if rows else ():
             writer(rows)
 
-    def _speed(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Figures of the interval. The first one of a process is the compilation's."""
+    def _speed(self, rows: Sequence[Row], compiled: bool) -> dict[str, float]:
+        """Figures of the interval."""
         elapsed = monotonic() - self._since
-        if not self._compiled:
-            self._compiled = True
+        if compiled:
             return {"first_step_seconds": elapsed}
         tokens, images = (sum(row[name] for row in rows) for name in ("tokens", "images"))
         speed = {

@@ -1,6 +1,7 @@
 """The loop and the recorder on a step that only counts."""
 
 import json
+import time
 from pathlib import Path
 
 import jax
@@ -34,7 +35,7 @@ def _count(state, batch):
 
 def _data(losses):
     return iter(
-        {"tokens": np.full((1,), loss, np.float32), "samples": np.asarray([[number, -1]])}
+        {"tokens": np.atleast_1d(np.float32(loss)), "samples": np.asarray([[number, -1]])}
         for number, loss in enumerate(losses)
     )
 
@@ -98,6 +99,25 @@ def test_every_step_has_a_row_though_metrics_are_read_together(tmp_path):
         speed["mfu"], (10 * 64 + 1e3 * 2) / speed["step_seconds"] / 1e9 / jax.device_count(), rtol=1e-6
     )
     assert 0 <= speed["data_wait_share"] < 1
+
+
+def test_what_compiles_for_another_form_of_batch_is_no_training_time(tmp_path):
+    """Batches of one, two or three rows, each form of which costs a tenth of a second when it is met."""
+    forms, met = [1, 1, 2, 1, 2, 2, 3, 1, 3], set()
+
+    def place(batch):
+        if (rows := len(batch["tokens"])) not in met:
+            met.add(rows)
+            time.sleep(0.1)
+        return jax.device_put(batch)
+
+    _, _, rows = _loop(tmp_path, [[1.0] * rows for rows in forms], total=9, log=4, save=9, evaluate=0, place=place)
+    assert [row["step"] for row in rows] == list(range(1, 10))
+    timed = {row["step"]: row for row in rows if "first_step_seconds" in row or "step_seconds" in row}
+    # Before a new form is met, what is pending is a whole interval of its own.
+    assert [step for step, row in timed.items() if "first_step_seconds" in row] == [1, 3, 7]
+    assert [step for step, row in timed.items() if "step_seconds" in row] == [2, 4, 6, 8, 9]
+    assert all(row.get("first_step_seconds", 1) > 0.1 for row in timed.values())
 
 
 def test_a_stop_request_saves_at_the_boundary_and_a_resume_repeats_nothing(tmp_path):
