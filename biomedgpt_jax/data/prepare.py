@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -41,6 +41,8 @@ from biomedgpt_jax.data.writer import IMAGES, SAMPLES, NewImage, Shard, ShardWri
 # (split, rows done, rows of the split if known)
 Progress = Callable[[str, int, int | None], None]
 REQUEST = "request.json"
+BAD_ROWS = ".bad_rows.jsonl"  # beside the folder that would have been written: all rows that stopped it
+SHOWN = 20  # bad rows in the log
 WINDOW = 256  # rows whose images are in memory at once
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ def prepare_dataset(
     `source_dir` holds the raw files; without it they are downloaded into `download_dir` (default
     `<out_dir>.raw`), with `report` called on the way. `workers` processes read and decode the images;
     `progress` is called every few hundred rows. Rows that cannot be used are skipped and listed in the
-    manifest. Raises DataError when their share of a split is above `max_bad_share`, when a split has another number of
+    manifest. Raises DataError when their share of a split is above `max_bad_share` (they are then listed in
+    `<out_dir>.bad_rows.jsonl`), when a split has another number of
     rows than was published and `allow_other_sizes` is not set (the finished work stays, for a call that allows
     more), or on unusable raw files.
     """
@@ -77,7 +80,7 @@ def prepare_dataset(
         raise DataError(f"{out} is a file, expected a folder or a new name")
     if out.is_dir() and any(out.iterdir()):
         return _existing(out, fingerprint)
-    partial = out.with_name(out.name + ".partial")
+    partial = _partial(out)
     partial.mkdir(parents=True, exist_ok=True)
     with locked(partial):
         if not (partial / MANIFEST).exists():
@@ -87,7 +90,7 @@ def prepare_dataset(
                     name: _write_split(partial / name, name, split, pool, progress or _silent, shard_rows)
                     for name, split in _with_totals(spec, raw).items()
                 }
-            _check_bad_rows(spec, done, max_bad_share, partial)
+            _check_bad_rows(spec, done, max_bad_share, out)
             _check_sizes(spec, done, allow_other_sizes, partial)
             _manifest(spec, raw, done, partial, fingerprint, command).write(partial)
         return _publish(partial, out)
@@ -268,21 +271,41 @@ def _end_with_parent() -> None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
-def _check_bad_rows(spec: DatasetSpec, done: dict[str, list[Shard]], max_bad_share: float, partial: Path) -> None:
+def _check_bad_rows(spec: DatasetSpec, done: dict[str, list[Shard]], max_bad_share: float, out: Path) -> None:
+    bad = _bad_rows(done)
+    listing = out.with_name(out.name + BAD_ROWS)
+    listing.unlink(missing_ok=True)
+    for row in bad[:SHOWN]:
+        log.warning("skipped %s row %d: %s", row.file, row.row, row.reason)
+    if len(bad) > SHOWN:
+        log.warning("skipped %d rows more", len(bad) - SHOWN)
+    too_many: list[str] = []
     for name, shards in done.items():
-        rows = sum(shard.rows for shard in shards)
-        bad = [row for shard in shards for row in shard.skipped]
-        for row in bad[:20]:
-            log.warning("skipped %s row %d: %s", row.file, row.row, row.reason)
+        rows, unusable = sum(shard.rows for shard in shards), sum(len(shard.skipped) for shard in shards)
         if not rows:
             raise DataError(f"split {name!r} of {spec.name} holds no row; are these all of its files?")
-        if len(bad) / rows > max_bad_share or len(bad) == rows:
-            first = f"; first: {bad[0].file} row {bad[0].row}: {bad[0].reason}" if bad else ""
-            raise DataError(
-                f"split {name!r} of {spec.name}: {len(bad)} of {rows} rows cannot be used, allowed share "
-                f"{max_bad_share:g}{first}. Allow more with --config.max_bad_share=SHARE (the finished work in "
-                f"{partial} is then used), or repair the files, remove that folder and run again"
-            )
+        if unusable / rows > max_bad_share or unusable == rows:
+            too_many.append(f"split {name!r} of {spec.name}: {unusable} of {rows} rows cannot be used")
+    if too_many:
+        listing.write_text("".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bad), encoding="utf-8")
+        raise DataError(
+            f"{'; '.join(too_many)}, allowed share {max_bad_share:g}; first: {bad[0].file} row {bad[0].row}: "
+            f"{bad[0].reason}. All of them are named in {listing}. Allow more with --config.max_bad_share=SHARE (the "
+            f"finished work in {_partial(out)} is then used), or repair the files, remove that folder and run again"
+        )
+
+
+def _bad_rows(done: dict[str, list[Shard]]) -> list[SkippedRow]:
+    return [
+        SkippedRow(name, bad.file, bad.row, bad.reason)
+        for name, shards in done.items()
+        for shard in shards
+        for bad in shard.skipped
+    ]
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
 
 
 def _check_sizes(spec: DatasetSpec, done: dict[str, list[Shard]], allowed: bool, partial: Path) -> None:
@@ -317,12 +340,7 @@ def _manifest(
         command=command,
         fingerprint=fingerprint,
         splits={name: _finish_split(partial, name, shards, spec) for name, shards in done.items()},
-        skipped=tuple(
-            SkippedRow(name, bad.file, bad.row, bad.reason)
-            for name, shards in done.items()
-            for shard in shards
-            for bad in shard.skipped
-        ),
+        skipped=tuple(_bad_rows(done)),
         sources=raw.sources,
     )
 

@@ -21,7 +21,7 @@ from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.data.biomedgpt_tsv import TABLES
 from biomedgpt_jax.data.datasets import DATASETS
 from biomedgpt_jax.data.layouts import biomedgpt_files, llava_files, own_dataset, table_folder, tfds_folder, tsv_files
-from biomedgpt_jax.data.manifest import Manifest
+from biomedgpt_jax.data.manifest import MANIFEST, Manifest
 from biomedgpt_jax.data.prepare import prepare_dataset
 from biomedgpt_jax.data.spec import DatasetSpec
 from biomedgpt_jax.data.tables import Columns
@@ -32,6 +32,7 @@ from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.progress import progress
 
 EXAMPLE = "biomedgpt prepare --config=configs/data/vqa_rad.py --out=data/vqa_rad"
+SHOWN = 10  # skipped rows; the manifest lists all
 
 
 def define(values: flags.FlagValues) -> None:
@@ -107,6 +108,9 @@ def _print(manifest: Manifest, out: Path) -> None:
         for source in manifest.sources:
             origins.add_row(source.name, source.split, str(source.images), source.origin, source.licence)
         console.print(origins)
-    for row in manifest.skipped[:10]:
+    for row in manifest.skipped[:SHOWN]:
         console.print(f"skipped {row.file} row {row.row}: {row.reason}", markup=False)
+    if len(manifest.skipped) > SHOWN:
+        more = len(manifest.skipped) - SHOWN
+        console.print(f"skipped {more} rows more: all are in {out / MANIFEST}", markup=False, soft_wrap=True)
     console.print(f"source: {manifest.source}; licence: {manifest.licence}", markup=False)

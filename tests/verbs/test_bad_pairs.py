@@ -63,18 +63,28 @@ def test_rows_that_cannot_be_read_are_named(tmp_path):
         question("q9", "yes", shown="!!!"),
         question("q10", "yes", shown=base64.b64encode(b"no picture").decode()),
         question("q11", " "),
+        *["short"] * 20,
     ]
-    _, refused = prepare(tmp_path, "biomedgpt-vqa", [*GOOD, *broken])
-    assert_refused(refused, 1, "4 of 12 rows cannot be used", "train.tsv row 9: expected 6 tab-separated columns")
-    data, called = prepare(tmp_path, "biomedgpt-vqa", [*GOOD, *broken], "--config.max_bad_share=0.4")
-    assert called.code == 0, called
+    data, refused = prepare(tmp_path, "biomedgpt-vqa", [*GOOD, *broken])
+    listing = tmp_path / "data.bad_rows.jsonl"
+    assert_refused(refused, 1, "24 of 32 rows cannot be used", "train.tsv row 9: expected 6 tab-separated columns")
+    assert f"All of them are named in {listing}" in refused.err
+    rows = [json.loads(line) for line in listing.read_text().splitlines()]
+    assert [(row["split"], row["file"], row["row"]) for row in rows] == [
+        ("train", "train.tsv", n) for n in range(9, 33)
+    ]
+    assert "columns of a vqa file, found 1" in rows[-1]["reason"]
+    _, called = prepare(tmp_path, "biomedgpt-vqa", [*GOOD, *broken], "--config.max_bad_share=0.75")
+    assert called.code == 0 and not listing.exists(), called
     for text in (
         "row 10: image column is not base64",
         "row 11: im-q10: not a readable image",
         "row 12: the answer of turn 1 is empty",
     ):
         assert f"skipped train.tsv {text}" in called.out
-    assert json.loads((data / "manifest.json").read_text())["splits"]["train"]["skipped"] == 4
+    assert f"skipped 14 rows more: all are in {data / 'manifest.json'}" in called.out
+    manifest = json.loads((data / "manifest.json").read_text())
+    assert manifest["splits"]["train"]["skipped"] == len(manifest["skipped"]) == 24
 
 
 def test_a_training_names_what_it_cannot_use(odd, tmp_path):
