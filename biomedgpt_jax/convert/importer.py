@@ -5,6 +5,7 @@ Every attribute of config.json and every tensor is handled, knowingly ignored, o
 
 import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -85,9 +86,11 @@ def import_folder(
     family, opened, folders = _opened(source, base, choices or CheckpointChoices())
     shapes = leaf_shapes(opened.config)
     slices = import_slices(opened.tensors, opened.rules, shapes, where=str(source), ignored=opened.ignored)
-    texts, tokenizer_files = _tokenizer(folders if tokenizer is None else (Path(tokenizer),), family)
-    if tokenizer is not None and not tokenizer_files:
-        raise UsageError(f"--tokenizer={tokenizer}: has none of {', '.join(_names_of(family))}.")
+    texts, tokenizer_files = _tokenizer(folders, family)
+    if tokenizer is not None:
+        _, tokenizer_files = _tokenizer((Path(tokenizer),), family)
+        if not tokenizer_files:
+            raise UsageError(f"--tokenizer={tokenizer}: has none of {', '.join(_names_of(family))}.")
     found = tuple(file for folder in folders for file in folder.glob("*.json"))
     return Imported(
         family=family,
@@ -118,16 +121,22 @@ def _opened(source: Path, base: str | Path | None, choices: CheckpointChoices) -
     return family, opened, (source,)
 
 
+@dataclass(frozen=True)
+class Saved:
+    hash: str
+    dtypes: Mapping[str, int]  # of the source, to how many tensors had it
+
+
 def save_imported(
     imported: Imported, out: str | Path, advance: Callable[[str, int, int | None], None], dtype: str | None = None
-) -> str:
-    """Streams a folder of weights with its configuration, provenance and tokenizer; returns its hash.
+) -> Saved:
+    """Streams a folder of weights with its configuration, provenance and tokenizer.
 
     In memory are the tensor being read, and a few slices on their way to the disk.
 
     Args:
         advance: is told (what, done, total) after each slice.
-        dtype: "float32" or "bfloat16" for all floating leaves; None keeps what the source has.
+        dtype: "float32" or "bfloat16" for all leaves; None keeps what the source has, but float64 becomes float32.
 
     Raises:
         RunError: as `import_folder` and `WeightsStream`.
@@ -136,6 +145,7 @@ def save_imported(
     for file in imported.files:
         file.begin_hash()
     done, total = 0, sum(int(np.prod(shape)) for shape in imported.shapes.values())
+    dtypes: Counter[str] = Counter()
     with WeightsStream(out, imported.shapes, dtype) as stream:
         companions = [imported.texts / name for name in COMPANIONS]
         for file in (*imported.tokenizer_files, *(each for each in companions if each.is_file())):
@@ -145,6 +155,7 @@ def save_imported(
         for path, layer, array in imported.slices:
             stream.write(path, layer, array)
             done += array.size
+            dtypes[str(array.dtype)] += 1
             del array  # so that its memory takes the next tensor
             advance("million parameters", done // MILLION, total // MILLION)
         meta = {
@@ -152,9 +163,10 @@ def save_imported(
             "part": imported.part,
             "config": to_json(imported.config),
             "source": _hashes(imported),
+            "source_dtypes": dict(dtypes),
             "licence": imported.licence,
         }
-        return stream.finish(meta)
+        return Saved(stream.finish(meta), dtypes)
 
 
 def _hashes(imported: Imported) -> dict[str, str]:

@@ -16,6 +16,7 @@ import einops
 import numpy as np
 
 from biomedgpt_jax.checkpoint.stream import in_order
+from biomedgpt_jax.convert.finite import count_not_finite
 from biomedgpt_jax.convert.leaves import Leaves
 from biomedgpt_jax.convert.source import Tensors
 from biomedgpt_jax.core.errors import RunError
@@ -65,7 +66,8 @@ def import_slices(
         ignored: regular expressions of their keys that we knowingly do not take.
 
     Raises:
-        RunError: missing, left-over or misshapen tensors, or a leaf without a rule; all are named.
+        RunError: missing, left-over or misshapen tensors, or a leaf without a rule; all are named. From the iterator:
+            tensors that are no floating ones, or hold what float32 has not.
     """
     active = _active(rules, shapes, where)
     # A damaged configuration may name a thousand million layers; their names alone would fill the memory.
@@ -172,6 +174,8 @@ class _Move:
 
 
 def _moved(tensors: Mapping[str, np.ndarray], moves: list[_Move], where: str) -> Iterator[Slice]:
+    """Nothing is given from the first tensor on that holds what is no number; when all were looked at, it raises."""
+    spoilt: list[str] = []
     for move in moves:
         array = tensors[move.key]
         if array.dtype.kind in "biu":
@@ -179,8 +183,16 @@ def _moved(tensors: Mapping[str, np.ndarray], moves: list[_Move], where: str) ->
                 f"{where}: tensor {move.key} has dtype {array.dtype}, expected a floating one. Quantised weights "
                 "cannot be imported; take the model as it was before."
             )
-        yield from move.apply(array)
+        if count := count_not_finite(array):
+            spoilt.append(f"{move.key} ({count} of {array.size})")
+        elif not spoilt:
+            yield from move.apply(array)
         del array  # so that the next may take its memory
+    if spoilt:
+        raise RunError(
+            f"{where}: {len(spoilt)} of {len(moves)} tensors hold NaN, infinity or what is beyond float32: "
+            f"{_some(spoilt)}. The file is damaged, or its training had diverged: take another checkpoint."
+        )
 
 
 def _moves(rule: Rule, shapes: Mapping[str, Shape]) -> Iterator[_Move]:

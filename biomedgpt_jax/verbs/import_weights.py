@@ -14,20 +14,25 @@ Of BiomedGPT also fairseq's checkpoint files (.pt), whose pickles are read as pl
 the model is comes from the settings that the checkpoint stores. --ema takes the moving average of the weights.
 """
 
+from functools import partial
 from pathlib import Path
 
 from absl import flags
 
 from biomedgpt_jax.checkpoint.weights import ARRAYS, TABLE
-from biomedgpt_jax.convert.importer import TOKENIZER_FILES, import_folder, save_imported
+from biomedgpt_jax.convert.importer import TOKENIZER_FILES, Imported, import_folder, save_imported
 from biomedgpt_jax.convert.lora_folder import is_lora
 from biomedgpt_jax.convert.open_biomedgpt import FAMILY, HF_FAMILY, CheckpointChoices
 from biomedgpt_jax.convert.open_biomedgpt import TOKENIZER_FILES as BIOMEDGPT_FILES
 from biomedgpt_jax.convert.processing import COMPANIONS
 from biomedgpt_jax.core.errors import UsageError
+from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
+from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.console import make_console
 from biomedgpt_jax.verbs.model_spec import DTYPES
+from biomedgpt_jax.verbs.pair_data import checked_tokenizer
 from biomedgpt_jax.verbs.progress import progress
 from biomedgpt_jax.verbs.spec_file import FILE as RUN_FILE
 
@@ -58,17 +63,20 @@ def run(values: flags.FlagValues) -> None:
     imported = import_folder(source, values.base or None, choices=choices, tokenizer=values.tokenizer or None)
     if family and imported.family not in (FAMILY, HF_FAMILY):
         raise UsageError(f"--from={family} {source}: this is a {imported.family}. Leave {family} out.")
+    unfit = _unfit_tokenizer(imported)
+    if unfit and values.tokenizer:
+        raise UsageError(f"--tokenizer: {unfit}")
     with progress() as advance:
-        digest = save_imported(imported, out, advance, values.dtype)
-    say = make_console().print
+        saved = save_imported(imported, out, advance, values.dtype)
+    say = partial(make_console().print, markup=False, soft_wrap=True)
     tokenizer = ", with its tokenizer" if imported.tokenizer_files else ""
     merged = ", its adapters merged," if is_lora(source) else ""
-    say(
-        f"{imported.family} ({imported.part}) from {source}{merged} is in {out}{tokenizer}; hash {digest}",
-        markup=False,
-        soft_wrap=True,
-    )
-    say(f"licence: {imported.licence or 'not stated in the folder; ask its source'}", markup=False)
+    say(f"{imported.family} ({imported.part}) from {source}{merged} is in {out}{tokenizer}; hash {saved.hash}")
+    if (wide := saved.dtypes.get("float64")) and not values.dtype:
+        say(f"note: {wide} of {sum(saved.dtypes.values())} tensors were float64 and are float32 now")
+    if unfit:
+        say(f"note: the tokenizer beside the weights will be refused: {unfit}")
+    say(f"licence: {imported.licence or 'not stated in the folder; ask its source'}")
 
 
 def _source(value: str) -> tuple[Path, str]:
@@ -77,6 +85,18 @@ def _source(value: str) -> tuple[Path, str]:
     if value == FAMILY and not Path(value).exists():
         raise UsageError(f"--from={FAMILY}: name the checkpoint or folder behind it: --from={FAMILY} downloads/base.pt")
     return (Path(path), family) if family == FAMILY and path else (Path(value), "")
+
+
+def _unfit_tokenizer(imported: Imported) -> str | None:
+    """Why the tokenizer that comes with a BiomedGPT can't be the model's."""
+    if not imported.tokenizer_files or not isinstance(imported.config, BiomedGptConfig):
+        return None
+    folder = imported.tokenizer_files[0].parent
+    try:
+        checked_tokenizer(BiomedGptTokens(folder), imported.config.vocab_size, folder, published=True)
+    except (DataError, UsageError) as error:
+        return str(error)
+    return None
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -69,7 +69,7 @@ def load_pairs(folder: Path, step: int | None, dtype: str, said: dict[str, Any],
     found = _find(folder, step, said)
     spec = found.spec
     files = found.tokenizer_folder
-    tokenizer = checked_tokenizer(load_tokenizer(files), spec, files, published=files == folder)
+    tokenizer = checked_tokenizer(load_tokenizer(files), spec.model.vocab_size, files, published=files == folder)
     answers = kept_answers(folder)
     if answers_file:
         answers = _listed(Path(answers_file), tokenizer, spec)

@@ -36,13 +36,15 @@ def pair_tokenizer(config: Config, spec: BiomedGptSpec, workdir: Path) -> Biomed
         UsageError: the configuration names none, or one of another model.
     """
     published = bool(config.init.weights)
-    return checked_tokenizer(run_tokenizer(config, workdir, _first), spec, workdir / TOKENIZER, published=published)
+    tokenizer, words = run_tokenizer(config, workdir, _first), spec.model.vocab_size
+    return checked_tokenizer(tokenizer, words, workdir / TOKENIZER, published=published)
 
 
-def checked_tokenizer(tokenizer: Tokenizer, spec: BiomedGptSpec, folder: Path, *, published: bool) -> BiomedGptTokens:
+def checked_tokenizer(tokenizer: Tokenizer, words: int, folder: Path, *, published: bool) -> BiomedGptTokens:
     """The tokenizer, if the model can be of it.
 
     Args:
+        words: that the model knows.
         published: the weights are imported ones, of which those of the published size know the published words alone.
 
     Raises:
@@ -50,7 +52,6 @@ def checked_tokenizer(tokenizer: Tokenizer, spec: BiomedGptSpec, folder: Path, *
     """
     if not isinstance(tokenizer, BiomedGptTokens):
         raise UsageError(f"{folder} holds no tokenizer of a BiomedGPT: expected BART's vocab.json and merges.txt.")
-    words = spec.model.vocab_size
     if tokenizer.vocab_size > words or (published and tokenizer.vocab_size < words == PUBLISHED):
         raise UsageError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {words}. They are not of the "

@@ -5,12 +5,16 @@ The inventory is written out here by hand from the published one, so that it can
 
 import argparse
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import pre_tokenizers
+
+from biomedgpt_jax.data.biomedgpt_tokens import PUBLISHED_IDS
 
 Shape = tuple[int, ...]
 VOCABULARY = 59457
@@ -213,6 +217,26 @@ def save_hf_folder(folder: Path, state: dict[str, torch.Tensor], sizes: Sizes) -
     folder.mkdir()
     torch.save(hf_state_dict(state), folder / "pytorch_model.bin")
     (folder / "config.json").write_text(json.dumps(hf_config(sizes)))
+    return folder
+
+
+def save_dictionary(folder: Path, words: int = 50257) -> Path:
+    """The files of GPT-2 and fairseq, in which the words that are checked have their published places."""
+    folder.mkdir()
+    checked = {
+        piece.replace(" ", "Ġ"): number - 4
+        for text, numbers in PUBLISHED_IDS.items()
+        for piece, number in zip(re.findall(r" \w+|\?", text), numbers, strict=True)
+    }
+    grown = dict.fromkeys(piece[:size] for piece in checked for size in range(2, len(piece) + 1))
+    others = [each for each in (*pre_tokenizers.ByteLevel.alphabet(), *grown) if each not in checked]
+    rest = iter([*others, *(f"word{n}" for n in range(words - len(others) - len(checked)))])
+    at = {place: piece for piece, place in checked.items()}
+    order = {at[place] if place in at else next(rest): place for place in range(words)}
+    (folder / "encoder.json").write_text(json.dumps(order))
+    (folder / "vocab.bpe").write_text("\n".join(["#version: 0.2", *(f"{each[:-1]} {each[-1]}" for each in grown), ""]))
+    lines = [*(f"{place} 1" for place in range(words)), *(f"madeupword{n:04d} 0" for n in range(3))]
+    (folder / "dict.txt").write_text("\n".join([*lines, ""]))
     return folder
 
 

@@ -15,10 +15,8 @@ from biomedgpt_jax.convert.tensors import SafetensorsFolder
 from biomedgpt_jax.core.errors import RunError
 from tests.command import Called, assert_refused, biomedgpt
 from tests.convert.exported import CARD
-from tests.convert.fairseq_fixture import SMALL, hf_state_dict, save_checkpoint, state_dict
+from tests.convert.fairseq_fixture import SMALL, hf_state_dict, save_checkpoint, save_dictionary, state_dict
 from tests.models.biomedgpt_rows import reference, tiny
-
-TOKENIZER = {"encoder.json": "{}", "vocab.bpe": "#version: 0.2\n", "dict.txt": ""}
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +28,7 @@ def state():
 def weights(tmp_path_factory, state) -> Path:
     """Imported by the verb from a checkpoint with its tokenizer elsewhere."""
     folder = tmp_path_factory.mktemp("weights")
-    (folder / "BPE").mkdir()
-    for name, text in TOKENIZER.items():
-        (folder / "BPE" / name).write_text(text)
+    save_dictionary(folder / "BPE")
     file = save_checkpoint(folder / "small.pt", state, SMALL)
     out = folder / "imported"
     called = biomedgpt("import", "--from=biomedgpt", file, f"--tokenizer={folder / 'BPE'}", f"--out={out}")
@@ -99,6 +95,17 @@ def test_what_a_form_cannot_say_is_named(tmp_path):
     leaves = in_memory(it.params)
     with pytest.raises(RunError, match=r"no word for .* scale_heads \(False, it can only say True\), add_decoder_pos"):
         export_ofa(tmp_path / "out", leaves, it.config, ExportPairs(None, (), CARD))
+
+
+def test_a_tokenizer_of_another_model_is_refused_where_it_is_found(tmp_path, state):
+    file = save_checkpoint(tmp_path / "small.pt", state, SMALL)
+    fewer = save_dictionary(tmp_path / "BPE", words=50000)
+    arguments = ("import", f"--from={file}", f"--out={tmp_path / 'out'}")
+    assert_refused(biomedgpt(*arguments, f"--tokenizer={fewer}"), 2, "tokenizer has 59200 tokens, the model 59457")
+    assert not (tmp_path / "out").exists()
+    for name in ("encoder.json", "vocab.bpe", "dict.txt"):
+        (fewer / name).rename(tmp_path / name)
+    assert_done(biomedgpt(*arguments), "beside the weights will be refused", "has 59200 tokens, the model 59457")
 
 
 def test_calls_that_cannot_be_meant_are_refused(tmp_path, weights):

@@ -1,3 +1,4 @@
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -50,6 +51,28 @@ def test_what_does_not_fit_is_named(change, message):
     tensors = {key: array for key, array in (source() | change).items() if array is not None}
     with pytest.raises(RunError, match=message):
         list(import_tensors(tensors, RULES, SHAPES, where="file"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wrong"),
+    [
+        (np.float16, np.inf),
+        (ml_dtypes.bfloat16, -np.inf),
+        (np.float32, np.nan),
+        (np.float64, np.copysign(np.nan, -1)),
+        (np.float64, -3.41e38),  # float32 ends at 3.4028e38
+    ],
+)
+def test_what_is_no_number_is_named_when_all_was_looked_at(dtype, wrong):
+    tensors = {key: array.astype(dtype) for key, array in source().items()}
+    largest = np.finfo(np.float32).max if np.dtype(dtype).itemsize > 2 else 6e4
+    tensors["blocks.0.qkv.weight"][...] = -largest
+    tensors["blocks.1.qkv.weight"][[3, 44], 1] = wrong
+    tensors["patch.weight"][3, 2, 1, 5] = wrong
+    with pytest.raises(RunError) as raised:
+        list(import_tensors(tensors, RULES, SHAPES, where="file"))
+    assert "2 of 4 tensors hold NaN" in str(raised.value)
+    assert "blocks.1.qkv.weight (2 of 180), patch.weight (1 of 144)" in str(raised.value)
 
 
 def test_known_extras_are_ignored_only_when_said():

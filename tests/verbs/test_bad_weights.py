@@ -122,6 +122,10 @@ BROKEN = {
     "not safetensors": (lambda f: (f / "model.safetensors").write_text("hello"), ("not a safetensors file",)),
     "missing tensor": (lambda f: change_tensors(f, lambda t: t.pop(Q)), (Q, str(Q))),
     "tensor too many": (lambda f: change_tensors(f, lambda t: t.update(extra=np.ones(2))), ("extra",)),
+    "not a number": (
+        lambda f: change_tensors(f, lambda t: t[Q].__setitem__((1, 2), np.nan)),
+        ("1 of 12 tensors hold NaN", f"{Q} (1 of 64)", "take another checkpoint"),
+    ),
     "other shape": (
         lambda f: change_tensors(f, lambda t: t.update({Q: np.ones((WIDTH, WIDTH + 1), np.float32)})),
         (Q, "(8, 9)", "(8, 8)"),
@@ -137,6 +141,16 @@ def test_broken_folder_is_refused_and_leaves_no_weights(name, llama):
     assert_refused(imported(llama), 1, *texts)
     assert contents(llama) == before
     assert not (llama.parent / "weights" / "weights.json").exists()
+
+
+def test_float64_is_said_to_become_float32(llama):
+    change_tensors(llama, lambda t: t.update({Q: t[Q].astype(np.float64)}))
+    called = imported(llama)
+    assert called.code == 0 and "1 of 12 tensors were float64 and are float32 now" in called.out, called
+    table = json.loads((llama.parent / "weights" / "weights.json").read_text())
+    assert table["meta"]["source_dtypes"] == {"float32": 11, "float64": 1}
+    cast = biomedgpt("import", f"--from={llama}", f"--out={llama.parent / 'cast'}", "--dtype=bfloat16")
+    assert cast.code == 0 and "note:" not in cast.out
 
 
 def test_a_place_that_cannot_be_written_is_named(llama, tmp_path):
