@@ -46,12 +46,13 @@ class Recipe:
     pixels: str = "half"
     drop_worst: float = 0.0
     noise: float = 0.0
+    answer_tokens: int = 0
     words: str = ""
     augmentation: str = ""
 
 
 _VQA = Recipe(5e-5, 100, 0.04, (1024, 512, 256), (256, 256, 384), 0.1, 128, 160, "train", average=0.9999,
-              embeddings=False)  # fmt: skip
+              embeddings=False, answer_tokens=40)  # fmt: skip
 RECIPES = {
     "vqa": _VQA,
     "classify": Recipe(5e-5, 5, 0.6, (1536, 1536, 768), (384, 384, 384), 0.1, 32, 64, "train", "candidates",
@@ -81,6 +82,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.task, config.data.words, config.data.noise = recipe.task, recipe.words, recipe.noise
     config.data.answers, config.data.augmentation = recipe.answers, recipe.augmentation
     config.data.source_tokens, config.data.target_tokens = recipe.source_tokens, recipe.target_tokens
+    config.data.answer_tokens = recipe.answer_tokens
     config.loss = ConfigDict({"label_smoothing": recipe.smoothing, "drop_worst": recipe.drop_worst, "drop_after": 600})
     config.tune.embeddings = recipe.embeddings
     config.optim.learning_rate, config.optim.warmup_ratio = recipe.rate, recipe.warmup
@@ -144,6 +146,7 @@ def base(size: str, image_size: int, data: str) -> Config:
                 "source_tokens": 128,
                 "source_buckets": (),  # smaller static shapes; sources go to the first that holds them
                 "target_tokens": 64,  # what the decoder reads, with what it is given
+                "answer_tokens": 0,  # of an answer without its end; 0: as many as target_tokens leave
                 "augmentation": "",  # of pictures: captioned, classified (flips them), classified-unflipped
                 "pretraining": False,  # several examples of each row, by its task
                 "mask_ratio": 0.3,  # of the words of a text that pre-training hides
@@ -194,6 +197,7 @@ def base(size: str, image_size: int, data: str) -> Config:
                 "beams": 1,
                 "length_penalty": 0.0,
                 "no_repeat": 0,
+                "min_length": 1,  # tokens of what a beam says, as published: no empty answer
             },
             "mesh": {"data": 1, "fsdp": -1, "tensor": 1, "context": 1},
             "log": {"tensorboard": True, "wandb": False},

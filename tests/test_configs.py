@@ -106,11 +106,13 @@ def test_a_task_of_biomedgpt_is_learned_as_its_script_says(task, monkeypatch):
         assert found.model.pixels == ("imagenet" if task == "classify" else "half")
         assert found.loss.label_smoothing == (0.1 if task in SMOOTHED else 0.0)
         assert (found.loss.drop_worst, found.loss.drop_after) == (0.2 if task == "caption" else 0.0, 600)
+        assert found.data.answer_tokens == (40 if task == "vqa" else 0)
         assert found.data.noise == (0.2 if task == "summarise" else 0.0)
         assert found.data.patches_kept == (196 if task == "pretrain" else 0)
         assert train.average_decay == (0.9999 if task == "vqa" else 0.0)
         assert found.tune.embeddings == (task not in WITHOUT_EMBEDDINGS)
         answers = (found.eval.beams, found.eval.length_penalty, found.eval.no_repeat, found.eval.max_new_tokens)
+        assert found.eval.min_length == 1
         assert answers == SEARCHED.get(task, (1, 0.0, 0, 32))
         assert found.data.hint == ""  # the script of VQA tells one, at test time too
 

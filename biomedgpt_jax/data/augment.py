@@ -27,7 +27,8 @@ from biomedgpt_jax.data.source import PreparedSplit, Sample
 
 LEVELS = 10  # magnitudes are tenths of the strongest
 GREY = (128, 128, 128)  # what moves in from outside
-_SIDES = re.compile(r"\b(left|right|lt|rt|[lr](ul|ml|ll))(s|er|most|wards?)?\b", re.IGNORECASE)
+# No letter before and after: kidney_left names a side, cleft does not.
+_SIDES = re.compile(r"(?<![a-z])(left|right|lt|rt|[lr](ul|ml|ll))(s|er|most|wards?)?(?![a-z])|[左右]", re.IGNORECASE)
 
 Operation = Callable[[Image.Image, float, float], Image.Image]  # picture, strength 0..1, sign
 Recipe = Callable[[Image.Image, int, np.random.Generator], Image.Image]
@@ -92,7 +93,7 @@ def names_sides(sample: Sample) -> bool:
 
 def refuse_flips(split: PreparedSplit) -> None:
     """DataError if a text of the split names sides."""
-    sided = [sample.id for number in range(len(split)) if names_sides(sample := split[number])]
+    sided = [sample.name for number in range(len(split)) if names_sides(sample := split[number])]
     if sided:
         raise DataError(
             f"{split.name}: {len(sided)} of {len(split)} samples name sides (left, right), for example {sided[0]}; a "

@@ -41,6 +41,7 @@ IMAGE_QUESTIONS = {
 # Of the seed's file for TREC 2022 only the number of columns is known; this order is our guess.
 TRIAL_ORDER = ("id", "note", "criteria", "judgement")
 COMPLETE = "what is the complete text?"
+MOST_SHOWN = 20  # characters of a word that a message shows
 MakeRow = Callable[[Path, int, list[str]], Row]
 
 
@@ -73,7 +74,7 @@ def _vqa(path: Path, row: int, cells: list[str]) -> Row:
 def _classification(path: Path, row: int, cells: list[str]) -> Row:
     image, number, label = cells
     if not number.strip().isdigit():
-        raise DataError(f"number of the label: expected 0, 1, .., found {number[:20]!r}")
+        raise DataError(f"number of the label: expected 0, 1, .., found {_shown(number)}")
     meta = {"task": "classification", "answer_type": "closed", "label": int(number)}
     picture = _image(image, f"{path.stem}-{row}")
     return _row(path, row, str(row), [picture], IMAGE_QUESTIONS["classification"], spaces(label), meta)
@@ -88,7 +89,7 @@ def _caption(path: Path, row: int, cells: list[str]) -> Row:
 def _nli(path: Path, row: int, cells: list[str]) -> Row:
     first, second, label = map(spaces, cells)
     if label not in NLI_WORDS:
-        raise DataError(f"label: expected one of {', '.join(NLI_WORDS)}, found {label[:20]!r}")
+        raise DataError(f"label: expected one of {', '.join(NLI_WORDS)}, found {_shown(label)}")
     if not first or not second:
         raise DataError("one of the two texts is empty")
     meta = closed("nli", list(NLI_WORDS.values()), texts=[first, second])
@@ -105,7 +106,7 @@ def _trial(path: Path, row: int, cells: list[str]) -> Row:
     id, note, criteria, judgement = map(spaces, cells)
     if judgement not in CLASSES:
         raise DataError(
-            f"judgement: expected one of {', '.join(CLASSES)}, found {judgement[:20]!r}; the order of the columns was "
+            f"judgement: expected one of {', '.join(CLASSES)}, found {_shown(judgement)}; the order of the columns was "
             f"never published: name it, if it is another than {', '.join(TRIAL_ORDER)}"
         )
     if not note or not criteria:
@@ -127,7 +128,7 @@ def _vision_language(path: Path, row: int, cells: list[str]) -> Row:
         read_box(box)
         meta = free("grounding", box=[float(value) for value in box], **facts)
         return _row(path, row, id, [picture], "what does the region describe?", spaces(caption), meta)
-    raise DataError(f"kind of row: expected caption, qa or visual_grounding, found {kind[:20]!r}")
+    raise DataError(f"kind of row: expected caption, qa or visual_grounding, found {_shown(kind)}")
 
 
 def _text(path: Path, row: int, cells: list[str]) -> Row:
@@ -148,7 +149,7 @@ def _detection(path: Path, row: int, cells: list[str]) -> Row:
     for entry in objects.split(AND):
         values = entry.split(",", 5)
         if len(values) != 6 or not values[5].strip():
-            raise DataError(f"an object: expected x0,y0,x1,y1,number,label, found {entry[:60]!r}")
+            raise DataError(f"an object: expected x0,y0,x1,y1,number,label, found {_shown(entry)}")
         read_box(values[:4])
         boxes.append([*map(float, values[:4]), spaces(values[5])])
     labels = ", ".join(str(box[4]) for box in boxes)
@@ -170,6 +171,12 @@ TABLES: Mapping[str, tuple[int, MakeRow]] = {
     "image": (3, _codes),
     "detection": (3, _detection),
 }
+
+
+def _shown(cell: str) -> str:
+    """A cell for a message: in a file of another layout it may be what was written of a patient, which stays out."""
+    word = cell.strip()
+    return repr(word) if len(word) <= MOST_SHOWN and " " not in word else f"a text of {len(cell)} characters"
 
 
 def _row(

@@ -1,6 +1,6 @@
 """Regions of pictures as coordinate tokens, and views of a picture that keep its regions in sight."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,9 @@ def read_box(values: object, label: str = "") -> Box:
     try:
         x0, y0, x1, y1 = (float(value) for value in values)  # type: ignore[union-attr]  # what cannot be iterated is refused below
     except (TypeError, ValueError) as reason:
-        raise DataError(f"a region: expected four numbers x0, y0, x1, y1, found {str(values)[:60]!r}") from reason
+        # Not what they are: in a file of another layout that may be a patient's text.
+        found = f"{len(values)} values" if isinstance(values, Sized) else type(values).__name__
+        raise DataError(f"a region: expected four numbers x0, y0, x1, y1, found {found}, not all numbers") from reason
     if not (0 <= x0 < x1 < float("inf") and 0 <= y0 < y1 < float("inf")):
         raise DataError(f"a region: corners {x0:g}, {y0:g}, {x1:g}, {y1:g} are not in order")
     return Box(x0, y0, x1, y1, label)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.errors import DataError, UnusableSamples
 from biomedgpt_jax.data.kept_folder import make_once
 from biomedgpt_jax.data.prompts import Template
 from biomedgpt_jax.data.source import PreparedSplit
@@ -50,8 +50,8 @@ class EncodedSplit:
         return Encoded(sample_id, self.ids[span], self.supervised[span], tuple(images.tolist()))
 
     def sample_id(self, index: int) -> str:
-        """The id that the data set gave to the i-th usable sample."""
-        return self.split[int(self.numbers[index])].id
+        """What the data set calls the i-th usable sample."""
+        return self.split[int(self.numbers[index])].name
 
     def image_counts(self) -> np.ndarray:
         """Images per usable sample, int64 [n]."""
@@ -92,15 +92,22 @@ def encode_split(
 
 
 def check_rejected(split: PreparedSplit, rejected: Sequence[Rejected], usable: int, skip: bool) -> None:
-    """DataError naming the first rejected samples, unless they may be skipped, or if nothing else is left."""
+    """UnusableSamples naming the first rejected ones, unless they may be skipped; DataError if nothing else is left."""
     if rejected and not skip:
         shown = "; ".join(each.reason for each in rejected[:3])
-        raise DataError(
+        raise UnusableSamples(
             f"{split.name}: {len(rejected)} of {len(split)} samples can't be used: {shown}. "
-            "Repair them, or set on_overflow to 'skip' (they are counted and named)"
+            "Repair them, or set on_overflow to 'skip' (they are counted and named)",
+            named(split, rejected),
         )
     if not usable:
         raise DataError(f"{split.name} holds no usable sample ({len(split)} in all)")
+
+
+def named(split: PreparedSplit, rejected: Sequence[Rejected]) -> list[tuple[str, str]]:
+    """'folder:split id' and reason of each."""
+    samples = split.samples([each.number for each in rejected])
+    return [(f"{split.name} {sample.name}", each.reason) for sample, each in zip(samples, rejected, strict=True)]
 
 
 def _key(split: PreparedSplit, template: Template, tokenizer: Tokenizer) -> str:

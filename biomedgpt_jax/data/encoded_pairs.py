@@ -78,8 +78,8 @@ class EncodedPairs:
         return len(self.numbers)
 
     def sample_id(self, index: int) -> str:
-        """The id that the data set gave to the sample of pair `index`, and its turn from 1."""
-        return f"{self.split[int(self.numbers[index])].id}, turn {int(self.turns[index]) + 1}"
+        """What the data set calls the sample of pair `index`, and its turn from 1."""
+        return f"{self.split[int(self.numbers[index])].name}, turn {int(self.turns[index]) + 1}"
 
     def pair(self, index: int, rng: np.random.Generator) -> EncodedPair:
         source, given, target, end = self._arrays["starts"][3 * index : 3 * index + 4].tolist()

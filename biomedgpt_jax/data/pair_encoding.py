@@ -17,11 +17,20 @@ ANSWER_ROOM = 8  # tokens of an answer for which a document that the decoder rep
 @dataclass(frozen=True)
 class TokenLimits:
     """`source` with its <s> and </s>; `target` is what the decoder reads: <s>, what is given, the target but its
-    last token.
+    last token. `answer`: of the target alone, without its </s>; 0: no limit of its own.
     """
 
     source: int
     target: int
+    answer: int = 0
+
+    def hold(self, pair: "EncodedPair") -> bool:
+        """Whether a pair is within them."""
+        return (
+            len(pair.source) <= self.source
+            and pair.decoder_length <= self.target
+            and (not self.answer or len(pair.target) <= self.answer + 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -64,15 +73,16 @@ def encode_pairs(
     pairs = []
     for number, text in enumerate(pair_texts(sample, rules), 1):
         if not text.target.strip():
-            raise DataError(f"sample {sample.id}: the target of turn {number} is empty")
+            raise DataError(f"sample {sample.name}: the target of turn {number} is empty")
         pairs.append(replace(_encode(sample, text, tokenizer, limits), image=image, weight=weight))
     if overflow is Overflow.TRUNCATE:
         return [_truncate(pair, tokenizer, limits) for pair in pairs]
     for pair in pairs:
-        if len(pair.source) > limits.source or pair.decoder_length > limits.target:
+        if not limits.hold(pair):
+            of_answer = f" and {limits.answer} of an answer, which has {len(pair.target) - 1}" if limits.answer else ""
             raise DataError(
-                f"sample {sample.id}: {len(pair.source)} source and {pair.decoder_length} decoder tokens, but the "
-                f"limits are {limits.source} and {limits.target}"
+                f"sample {sample.name}: {len(pair.source)} source and {pair.decoder_length} decoder tokens, but the "
+                f"limits are {limits.source} and {limits.target}{of_answer}"
             )
     return pairs
 
@@ -85,9 +95,9 @@ def encode_pair_prompt(
     """
     text = pair_texts(sample, rules, learned=False)[-1]
     pair = replace(_encode(sample, text, tokenizer, limits), target=_ids([]), image=_only_image(sample))
-    if len(pair.source) > limits.source or pair.decoder_length > limits.target:
+    if not limits.hold(pair):
         raise DataError(
-            f"sample {sample.id}: its prompt has {len(pair.source)} source and {pair.decoder_length} decoder tokens, "
+            f"sample {sample.name}: its prompt has {len(pair.source)} source and {pair.decoder_length} decoder tokens, "
             f"but the limits are {limits.source} and {limits.target}"
         )
     return pair
@@ -102,7 +112,7 @@ def confidence(sample: Sample) -> float:
     """By which the losses of its tokens are multiplied; DataError if it is no number above 0."""
     value = sample.meta.get("confidence", 1.0)
     if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise DataError(f"sample {sample.id}: meta.confidence is {value!r}, expected a number above 0")
+        raise DataError(f"sample {sample.name}: meta.confidence is {value!r}, expected a number above 0")
     return float(value)
 
 
@@ -136,7 +146,7 @@ def _cut_documents(pieces: list[list[int]], is_document: list[bool], room: int) 
 
 def _truncate(pair: EncodedPair, tokenizer: BiomedGptTokens, limits: TokenLimits) -> EncodedPair:
     """Cuts the end of a source and of a target, both of which keep their </s>."""
-    if len(pair.source) <= limits.source and pair.decoder_length <= limits.target:
+    if limits.hold(pair):
         return pair
     source = _keep_end(pair.source, limits.source)
     room = limits.target - len(pair.given)
@@ -144,7 +154,8 @@ def _truncate(pair: EncodedPair, tokenizer: BiomedGptTokens, limits: TokenLimits
         raise DataError(
             f"sample {pair.id}: the decoder is given {len(pair.given)} tokens; of {limits.target} none is left to learn"
         )
-    return replace(pair, source=source, target=_keep_end(pair.target, room), shortened=True)
+    most = min(room, limits.answer + 1) if limits.answer else room
+    return replace(pair, source=source, target=_keep_end(pair.target, most), shortened=True)
 
 
 def _keep_end(ids: np.ndarray, limit: int) -> np.ndarray:
@@ -153,7 +164,7 @@ def _keep_end(ids: np.ndarray, limit: int) -> np.ndarray:
 
 def _only_image(sample: Sample) -> int:
     if len(sample.images) > 1:
-        raise DataError(f"sample {sample.id}: {len(sample.images)} images, but this model reads one")
+        raise DataError(f"sample {sample.name}: {len(sample.images)} images, but this model reads one")
     return sample.images[0] if sample.images else -1
 
 

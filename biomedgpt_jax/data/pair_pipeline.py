@@ -14,7 +14,7 @@ from biomedgpt_jax.data.batch_iterator import BatchIterator, Reading
 from biomedgpt_jax.data.batches import NO_SAMPLE, HostBatch, ImageReader, ImageTransform
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
 from biomedgpt_jax.data.encoded_pairs import Pairs
-from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.errors import DataError, UnusableSamples
 from biomedgpt_jax.data.images import decode_rgb
 from biomedgpt_jax.data.mixture import Mixture, Part
 from biomedgpt_jax.data.pair_batches import EOS, PairFields, PairShape, bucket_of, empty_pair_batch, fill_pair_row
@@ -23,6 +23,8 @@ from biomedgpt_jax.data.pair_plan import PairPlan, plan_pairs
 from biomedgpt_jax.data.source import PreparedSplit
 from biomedgpt_jax.data.tasks import Overflow
 from biomedgpt_jax.data.trie import Trie
+
+NOT_LISTED = "its answer is not in the closed list"
 
 
 @dataclass(frozen=True)
@@ -250,17 +252,23 @@ def _fill(plan: PairPlan, lengths: np.ndarray, buckets: Sequence[PairShape]) -> 
 def _too_large(
     mixture: Mixture[Pairs], lengths: np.ndarray, buckets: Sequence[PairShape], usable: np.ndarray
 ) -> DataError:
-    first = int(np.flatnonzero(~usable)[0])
-    return DataError(
-        f"sample {mixture.sample_id(first)}: {lengths[first, 0]} source and {lengths[first, 1]} decoder tokens, but "
-        f"the largest bucket is {max((shape.source, shape.target) for shape in buckets)}; {int((~usable).sum())} of "
-        f"{len(usable)} pairs are too large. Allow a larger bucket, or set on_overflow to 'skip' or 'truncate'"
+    found = [
+        (mixture.sample_id(number), f"{lengths[number, 0]} source and {lengths[number, 1]} decoder tokens")
+        for number in np.flatnonzero(~usable).tolist()
+    ]
+    return UnusableSamples(
+        f"sample {': '.join(found[0])}, but the largest bucket is "
+        f"{max((shape.source, shape.target) for shape in buckets)}; {len(found)} of {len(usable)} pairs are too large. "
+        f"Allow a larger bucket, or set on_overflow to 'skip' or 'truncate'",
+        found,
     )
 
 
 def _not_in_list(mixture: Mixture[Pairs], unlisted: np.ndarray) -> DataError:
-    named = ", ".join(mixture.sample_id(number) for number in np.flatnonzero(unlisted)[:3].tolist())
-    return DataError(
-        f"the answers of {int(unlisted.sum())} of {len(unlisted)} pairs are not in the list of answers: {named}. "
-        "Make the list from the split that is trained on, or set on_overflow to 'skip'"
+    found = [(mixture.sample_id(number), NOT_LISTED) for number in np.flatnonzero(unlisted).tolist()]
+    return UnusableSamples(
+        f"the answers of {len(found)} of {len(unlisted)} pairs are not in the list of answers: "
+        f"{', '.join(name for name, _ in found[:3])}. "
+        "Make the list from the split that is trained on, or set on_overflow to 'skip'",
+        found,
     )

@@ -102,12 +102,12 @@ def pair_texts(sample: Sample, rules: PairRules, *, learned: bool = True) -> lis
     task = task_of(sample, rules)
     words = rules.words or PUBLISHED_WORDS[task]
     if not sample.turns:
-        raise DataError(f"sample {sample.id}: it has no turn")
+        raise DataError(f"sample {sample.name}: it has no turn")
     pairs = []
     for number, turn in enumerate(sample.turns, 1):
         pair = _BUILDERS[task](sample, turn, words, rules)
         if learned and not pair.target.strip():
-            raise DataError(f"sample {sample.id}: the target of turn {number} is empty")
+            raise DataError(f"sample {sample.name}: the target of turn {number} is empty")
         pairs.append(pair)
     return pairs
 
@@ -141,7 +141,9 @@ def _caption(sample: Sample, turn: Turn, words: Words, rules: PairRules) -> Pair
 def _two_texts(sample: Sample, turn: Turn, words: Words, rules: PairRules) -> PairText:
     texts = sample.meta.get("texts")
     if not (isinstance(texts, list) and len(texts) == 2 and all(isinstance(t, str) and t.strip() for t in texts)):
-        raise DataError(f"sample {sample.id}: meta.texts must be the two texts that are compared, found {type(texts)}")
+        raise DataError(
+            f"sample {sample.name}: meta.texts must be the two texts that are compared, found {type(texts)}"
+        )
     first, second = (Document(" " + clean_question(text, words.source)) for text in texts)
     source = (' can text1 "', first, ' " imply text2 "', second, ' "?')
     return PairText(source, " " + _answer(turn, rules), Prefix.SOURCE)
@@ -150,7 +152,7 @@ def _two_texts(sample: Sample, turn: Turn, words: Words, rules: PairRules) -> Pa
 def _summary(sample: Sample, turn: Turn, words: Words, rules: PairRules) -> PairText:
     text = clean_caption(str(sample.meta.get("document", turn.question)), words.source)
     if not text:
-        raise DataError(f"sample {sample.id}: the document is empty")
+        raise DataError(f"sample {sample.name}: the document is empty")
     document = Document(" " + text)
     # No space in front: the published models learned it so.
     target = clean_caption(turn.answer, words.target)
@@ -171,7 +173,7 @@ def _text_question(sample: Sample, turn: Turn, words: Words, rules: PairRules) -
 def _instruction(sample: Sample, turn: Turn, words: Words, rules: PairRules) -> PairText:
     asked = spaces(turn.question.replace(IMAGE_PLACE, " ")).lower()
     if not asked:
-        raise DataError(f"sample {sample.id}: an instruction is empty")
+        raise DataError(f"sample {sample.name}: an instruction is empty")
     # The long texts that it is about are cut where the whole is too long; what is asked of them stays.
     source: list[str | Document] = []
     for text in (spaces(text).lower() for text in documents(sample)):
@@ -203,7 +205,7 @@ _BUILDERS: Mapping[PairTask, Callable[[Sample, Turn, Words, PairRules], PairText
 def _question(sample: Sample, turn: Turn, words: Words) -> str:
     asked = clean_question(turn.question.replace(IMAGE_PLACE, " ").strip(), words.source)
     if not asked:
-        raise DataError(f"sample {sample.id}: a question is empty")
+        raise DataError(f"sample {sample.name}: a question is empty")
     return asked if asked.endswith("?") else asked + "?"
 
 
@@ -217,5 +219,5 @@ def _hint(sample: Sample, rules: PairRules) -> str:
         return ""
     told = sample.meta.get(rules.hint)
     if not isinstance(told, str):
-        raise DataError(f"sample {sample.id}: no text in meta.{rules.hint}, which the rules tell as a hint")
+        raise DataError(f"sample {sample.name}: no text in meta.{rules.hint}, which the rules tell as a hint")
     return f" object: {clean_question(told, HINT_WORDS)}" if told.strip() else ""

@@ -9,7 +9,7 @@ import numpy as np
 from biomedgpt_jax.data.batch_iterator import BatchIterator, Reading
 from biomedgpt_jax.data.batches import HostBatch, ImageReader, ImageTransform, RowShape, empty_batch, fill_row
 from biomedgpt_jax.data.encoded import EncodedSplit
-from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.errors import DataError, UnusableSamples
 from biomedgpt_jax.data.features import FeatureReader
 from biomedgpt_jax.data.mixture import Mixture, Part
 from biomedgpt_jax.data.packing import Fill, Plan, fill, join_plans, plan_rows
@@ -134,7 +134,7 @@ def _sample(mixture: Mixture[EncodedSplit], shape: RowShape, number: int) -> Enc
     encoded, index = mixture.locate(number)
     sample = encoded[index]
     if len(sample.images) > shape.image_slots:
-        raise DataError(f"sample {sample.id}: {len(sample.images)} images, but a row has {shape.image_slots} slots")
+        raise DataError(f"sample {sample.name}: {len(sample.images)} images, but a row has {shape.image_slots} slots")
     if expanded_length(sample, shape.tokens_per_image) > shape.seq_len:
         return truncate(sample, shape.seq_len, shape.tokens_per_image)
     return sample
@@ -144,8 +144,13 @@ def _too_large(
     mixture: Mixture[EncodedSplit], shape: RowShape, lengths: np.ndarray, images: np.ndarray, usable: np.ndarray
 ) -> DataError:
     first = int(np.flatnonzero(~usable)[0])
-    return DataError(
-        f"sample {mixture.sample_id(first)}: {lengths[first]} tokens and {images[first]} images, but a row holds "
-        f"{shape.seq_len} and {shape.image_slots}; {int((~usable).sum())} of {len(usable)} samples are too large. "
-        "Use longer rows or more image slots, or set on_overflow to 'skip' or 'truncate'"
+    found = [
+        (mixture.sample_id(number), f"{lengths[number]} tokens and {images[number]} images")
+        for number in np.flatnonzero(~usable).tolist()
+    ]
+    return UnusableSamples(
+        f"sample {found[0][0]}: {lengths[first]} tokens and {images[first]} images, but a row holds "
+        f"{shape.seq_len} and {shape.image_slots}; {len(found)} of {len(usable)} samples are too large. "
+        "Use longer rows or more image slots, or set on_overflow to 'skip' or 'truncate'",
+        found,
     )

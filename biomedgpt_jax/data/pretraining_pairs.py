@@ -79,9 +79,9 @@ class PretrainingPairs:
         return len(self.numbers)
 
     def sample_id(self, index: int) -> str:
-        """The id that the data set gave to the sample, its turn from 1 and what is made of it."""
+        """What the data set calls the sample, its turn from 1 and what is made of it."""
         example = Example(int(self._arrays["examples"][index])).name.lower()
-        return f"{self.split[int(self.numbers[index])].id}, turn {int(self.turns[index]) + 1}, {example}"
+        return f"{self.split[int(self.numbers[index])].name}, turn {int(self.turns[index]) + 1}, {example}"
 
     def pair(self, index: int, rng: np.random.Generator) -> EncodedPair:
         sample, example = self.split[int(self.numbers[index])], Example(int(self._arrays["examples"][index]))
@@ -176,9 +176,11 @@ class _Listing:
     def _examples(self, number: int, sample: Sample) -> list[tuple[int, int, Example, int, int, int, bool]]:
         task = str(sample.meta.get("task"))
         if task not in EXAMPLES:
-            raise DataError(f"sample {sample.id}: meta.task is {task!r}, expected one of {sorted(EXAMPLES)}")
+            raise DataError(f"sample {sample.name}: meta.task is {task!r}, expected one of {sorted(EXAMPLES)}")
         if (task == "text") == bool(sample.images) or len(sample.images) > 1:
-            raise DataError(f"sample {sample.id}: {len(sample.images)} images; a {task} row has {int(task != 'text')}")
+            raise DataError(
+                f"sample {sample.name}: {len(sample.images)} images; a {task} row has {int(task != 'text')}"
+            )
         rows = []
         for place, turn in enumerate(sample.turns):
             for example in EXAMPLES[task]:

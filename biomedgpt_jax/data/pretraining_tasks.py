@@ -140,11 +140,13 @@ def boxes_of(sample: Sample) -> list[Box]:
     boxes = []
     for entry in sample.meta.get("boxes") or []:
         if not isinstance(entry, list) or len(entry) != 5:
-            raise DataError(f"sample {sample.id}: a region must be [x0, y0, x1, y1, label], found {len(entry)} values")
+            raise DataError(
+                f"sample {sample.name}: a region must be [x0, y0, x1, y1, label], found {len(entry)} values"
+            )
         label = _filled(sample, "label of a region", clean_caption(str(entry[4]), CAPTION_WORDS))
         boxes.append(read_box(entry[:4], label))
     if not boxes:
-        raise DataError(f"sample {sample.id}: meta.boxes is empty; there is nothing to detect")
+        raise DataError(f"sample {sample.name}: meta.boxes is empty; there is nothing to detect")
     return boxes
 
 
@@ -232,7 +234,7 @@ def _codes(maker: Maker, sample: Sample, turn: Turn, rng: np.random.Generator) -
     side = round(len(codes) ** 0.5)
     if side * side != len(codes) or not all(code.isdigit() for code in codes):
         raise DataError(
-            f"sample {sample.id}: its answer must be the codes of a square picture, found {len(codes)} words"
+            f"sample {sample.name}: its answer must be the codes of a square picture, found {len(codes)} words"
         )
     target = [maker.tokenizer.code_id(int(code)) for code in codes]
     source = maker.ids(" what is the image in the middle part?")
@@ -270,5 +272,5 @@ def _asked(sample: Sample, turn: Turn) -> str:
 
 def _filled(sample: Sample, what: str, text: str) -> str:
     if not text:
-        raise DataError(f"sample {sample.id}: the {what} is empty")
+        raise DataError(f"sample {sample.name}: the {what} is empty")
     return text

@@ -26,12 +26,21 @@ class Turn:
 
 @dataclass(frozen=True)
 class Sample:
-    """One row: `images` are record numbers in its split's image files, in the order of the text."""
+    """One row: `images` are record numbers in its split's image files, in the order of the text. `file` and `row` (from
+    1) say where it was read; "" where it was not read from a file.
+    """
 
     id: str
     images: tuple[int, ...]
     turns: tuple[Turn, ...]
     meta: dict[str, Any] = field(default_factory=dict)
+    file: str = ""
+    row: int = 0
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.id} ({self.file} row {self.row})" if self.file else self.id
 
 
 class PreparedSplit:
@@ -98,7 +107,8 @@ class PreparedSplit:
         try:
             row = json.loads(record)
             turns = tuple(Turn(t["question"], t["answer"]) for t in row["turns"])
-            return Sample(str(row["id"]), tuple(row["images"]), turns, row.get("meta", {}))
+            origin = str(row.get("file", "")), int(row.get("row", 0))
+            return Sample(str(row["id"]), tuple(row["images"]), turns, row.get("meta", {}), *origin)
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.name}: sample record {index} is not a sample ({error!r}); prepare again") from error
 

@@ -38,11 +38,11 @@ def encode_sample(sample: Sample, template: Template, tokenizer: Tokenizer) -> E
     for number, (_, answer) in enumerate(turns):
         if not answer.strip():
             raise DataError(
-                f"sample {sample.id}: the answer of turn {number + 1} is empty, so there is nothing to learn"
+                f"sample {sample.name}: the answer of turn {number + 1} is empty, so there is nothing to learn"
             )
     encoded = _encode(sample, render(template, turns), tokenizer)
     if not encoded.supervised.any():
-        raise DataError(f"sample {sample.id}: no token is supervised; its answer is shorter than one prediction")
+        raise DataError(f"sample {sample.name}: no token is supervised; its answer is shorter than one prediction")
     return encoded
 
 
@@ -92,14 +92,14 @@ def _checked_turns(sample: Sample) -> list[tuple[str, str]]:
     """(question, answer) pairs, one `<image>` per image; unplaced images go in front of the first question."""
     turns = [(turn.question, turn.answer) for turn in sample.turns]
     if not turns:
-        raise DataError(f"sample {sample.id}: it has no turn")
+        raise DataError(f"sample {sample.name}: it has no turn")
     if any(IMAGE in answer for _, answer in turns):
-        raise DataError(f"sample {sample.id}: {IMAGE} stands in an answer; an image can only be part of a question")
+        raise DataError(f"sample {sample.name}: {IMAGE} stands in an answer; an image can only be part of a question")
     placed = sum(question.count(IMAGE) for question, _ in turns)
     if placed == 0:
         turns[0] = (f"{IMAGE}\n" * len(sample.images) + turns[0][0].strip(), turns[0][1])
     elif placed != len(sample.images):
-        raise DataError(f"sample {sample.id}: {placed} {IMAGE} in its questions, but {len(sample.images)} images")
+        raise DataError(f"sample {sample.name}: {placed} {IMAGE} in its questions, but {len(sample.images)} images")
     return turns
 
 

@@ -129,7 +129,7 @@ def _sample_json(row: Row, records: list[int], hashes: list[str]) -> bytes:
         meta.setdefault("image_name", row.images[0].name)
         meta["image_sha256"] = hashes[0]
     turns = [{"question": question, "answer": answer} for question, answer in row.turns]
-    sample = {"id": row.id, "images": records, "turns": turns, "meta": meta}
+    sample = {"id": row.id, "images": records, "turns": turns, "meta": meta, "file": row.file, "row": row.row}
     return json.dumps(sample, ensure_ascii=False).encode()
 
 

@@ -62,13 +62,13 @@ def to_question(sample: Sample) -> Question:
     """The question of a sample with one turn; RunError names the sample that cannot be scored."""
     if len(sample.turns) != 1:
         raise RunError(
-            f"sample {sample.id} has {len(sample.turns)} turns; scoring needs one question and one answer. "
+            f"sample {sample.name} has {len(sample.turns)} turns; scoring needs one question and one answer. "
             "Prepare the evaluation split with one sample per question"
         )
     missing = [key for key in ("answer_type", "task") if not sample.meta.get(key)]
     if missing:
         raise RunError(
-            f"sample {sample.id} has no {' nor '.join(missing)} in its meta; scoring needs an answer_type ('open' or "
+            f"sample {sample.name} has no {' nor '.join(missing)} in its meta; scoring needs an answer_type ('open' or "
             "'closed') and a task (such as 'vqa'). Give both to each row of the raw data and prepare it again"
         )
     (turn,), meta = sample.turns, sample.meta
@@ -76,7 +76,7 @@ def to_question(sample: Sample) -> Question:
     image = image if isinstance(image, str) else "+".join(image)
     asked, answer, instruction = turn.question, turn.answer, None
     if "form" in meta:
-        form = form_of(meta["form"], f"sample {sample.id}")
+        form = form_of(meta["form"], f"sample {sample.name}")
         instruction = Instruction(str(meta.get("instruction", "")), turn.question, form)
         asked, answer = str(meta.get("plain_question", asked)), read_back(form, answer)
     return Question(

@@ -46,7 +46,7 @@ from biomedgpt_jax.verbs.biomedgpt_spec import (
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.costs import costs_of
 from biomedgpt_jax.verbs.family import Coder, Family, Predicate, RunData
-from biomedgpt_jax.verbs.left_out import left_out
+from biomedgpt_jax.verbs.left_out import all_listed, left_out
 from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.pair_answers import METHODS, Answering
 from biomedgpt_jax.verbs.pair_data import (
@@ -55,6 +55,7 @@ from biomedgpt_jax.verbs.pair_data import (
     answers_of,
     build_data,
     encode_training,
+    limits,
     pair_tokenizer,
     shapes,
 )
@@ -79,11 +80,17 @@ _OF_ORDER = (
 
 def check(config: Config) -> None:
     check_counts(config, ("data.source_tokens", "data.target_tokens", "model.image_size", "eval.beams"))
-    check_not_negative(config, ("model.vocab_size", "model.text_positions", "loss.drop_after"))
+    check_not_negative(config, ("model.vocab_size", "model.text_positions", "loss.drop_after", "data.answer_tokens"))
+    check_not_negative(config, ("eval.no_repeat", "eval.min_length"))
     check_shares(config, ("model.dropout", "model.drop_path", "loss.label_smoothing", "loss.drop_worst", "data.noise"))
     lookup("eval.method", config.eval.method, METHODS)
     if config.eval.method == "candidates" and not config.data.answers:
         raise UsageError("config.eval.method = 'candidates' scores a closed list: name it in config.data.answers.")
+    if config.eval.min_length > config.eval.max_new_tokens:
+        raise UsageError(
+            f"config.eval: min_length = {config.eval.min_length} is more than max_new_tokens = "
+            f"{config.eval.max_new_tokens}."
+        )
     if config.data.pretraining and config.data.answers:
         raise UsageError("config.data.pretraining has open answers: leave config.data.answers empty.")
     if config.loss.drop_worst and config.data.answers:
@@ -139,12 +146,13 @@ def objective(config: Config, spec: BiomedGptSpec, trie: Trie | None = None) -> 
 
 
 def data(config: Config, spec: BiomedGptSpec, mesh: Mesh, workdir: Path) -> RunData:
-    with leader_first("prepare the run"), progress() as advance:
-        tokenizer = pair_tokenizer(config, spec, workdir)
-        encoded = encode_training(config, spec, tokenizer, workdir, advance)
-        answers = answers_of(config, encoded, tokenizer, workdir)
-    trie = answer_trie(answers)
-    planned = build_data(config, spec, tokenizer, encoded, trie)
+    with all_listed(workdir):
+        with leader_first("prepare the run"), progress() as advance:
+            tokenizer = pair_tokenizer(config, spec, workdir)
+            encoded = encode_training(config, spec, tokenizer, workdir, advance)
+            answers = answers_of(config, encoded, tokenizer, workdir)
+        trie = answer_trie(answers)
+        planned = build_data(config, spec, tokenizer, encoded, trie)
     fixed = [each for each in encoded if isinstance(each, EncodedPairs)]
     shortened, hinted = sum(each.num_shortened for each in fixed), sum(each.num_hinted for each in fixed)
     fill = f"{planned.fill.source_share:.1%} of source and {planned.fill.target_share:.1%} of target tokens"
@@ -176,15 +184,17 @@ def coder(config: Config, spec: BiomedGptSpec, workdir: Path) -> Coder | None:
     tokenizer, overflow = pair_tokenizer(config, spec, workdir), overflow_of(config)
 
     def code(sample: Sample, learned: bool) -> Coded:
-        return code_pairs(sample, learned, rules=spec.rules, tokenizer=tokenizer, limits=spec.limits, overflow=overflow)
+        allowed = limits(config, spec) if learned else spec.limits
+        return code_pairs(sample, learned, rules=spec.rules, tokenizer=tokenizer, limits=allowed, overflow=overflow)
 
     return code
 
 
 def answering(config: Config, answers: Answers) -> Answering:
     """How a run's questions are answered while it is trained."""
-    beams = Beams(config.eval.beams, config.eval.length_penalty, config.eval.no_repeat, min_length=0)
-    return Answering(config.eval.method, beams, config.eval.max_new_tokens, answers)
+    asked = config.eval
+    beams = Beams(asked.beams, asked.length_penalty, asked.no_repeat, asked.min_length)
+    return Answering(asked.method, beams, asked.max_new_tokens, answers)
 
 
 def start(config: Config, spec: BiomedGptSpec, mesh: Mesh, say: Callable[[str], None]) -> Params:

@@ -1,16 +1,29 @@
-"""Samples that a training leaves out where it may: counted and named in its log, listed with reasons in its folder."""
+"""Samples that a training cannot use, or leaves out where it may: counted, and listed with reasons in its folder."""
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from biomedgpt_jax.core.processes import is_leader
+from biomedgpt_jax.data.encoded import named
+from biomedgpt_jax.data.errors import DataError, UnusableSamples
 from biomedgpt_jax.data.mixture import Mixture
 
 FILE = "left_out.jsonl"
 SHOWN = 3  # names in the log
 NOT_PLANNED = "no row or bucket holds it, or its answer is not in the closed list"
+
+
+@contextmanager
+def all_listed(workdir: Path) -> Iterator[None]:
+    """Where samples stop what is done inside, FILE names every one of them, and the error says so."""
+    try:
+        yield
+    except UnusableSamples as error:
+        _write(workdir, error.found)
+        raise DataError(f"{error}. All are listed in {workdir / FILE}") from error
 
 
 def left_out(mixture: Mixture[Any], skipped: Sequence[int], workdir: Path) -> str:
@@ -20,12 +33,7 @@ def left_out(mixture: Mixture[Any], skipped: Sequence[int], workdir: Path) -> st
         skipped: numbers of encoded samples that no batch has.
     """
     found = list(dict.fromkeys(_found(mixture, skipped)))
-    file = workdir / FILE
-    if is_leader():
-        file.unlink(missing_ok=True)
-        if found:
-            lines = [json.dumps({"sample": name, "reason": reason}, ensure_ascii=False) for name, reason in found]
-            file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write(workdir, found)
     if not found:
         return "left out: 0"
     more = ", ..." if len(found) > SHOWN else ""
@@ -33,10 +41,18 @@ def left_out(mixture: Mixture[Any], skipped: Sequence[int], workdir: Path) -> st
     return f"left out: {len(found)} ({names}{more}; reasons: {FILE})"
 
 
+def _write(workdir: Path, found: Sequence[tuple[str, str]]) -> None:
+    if not is_leader():
+        return
+    file = workdir / FILE
+    file.unlink(missing_ok=True)
+    if found:
+        lines = [json.dumps({"sample": name, "reason": reason}, ensure_ascii=False) for name, reason in found]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _found(mixture: Mixture[Any], skipped: Sequence[int]) -> Iterator[tuple[str, str]]:
     for part in mixture.parts:
-        split = part.encoded.split
-        for each in part.encoded.rejected:
-            yield f"{split.name} {split[each.number].id}", each.reason
+        yield from named(part.encoded.split, part.encoded.rejected)
     for number in skipped:
         yield mixture.sample_id(number), NOT_PLANNED

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from biomedgpt_jax.convert.processing import ANSWERS
@@ -12,6 +13,7 @@ from biomedgpt_jax.data.biomedgpt_tokens import BINS, CODES, PUBLISHED_WORDS, Bi
 from biomedgpt_jax.data.encoded_pairs import EncodedPairs, Pairs, encode_split_pairs
 from biomedgpt_jax.data.mixture import Part, repeats_for
 from biomedgpt_jax.data.pair_batches import PairShape
+from biomedgpt_jax.data.pair_encoding import TokenLimits
 from biomedgpt_jax.data.pair_pipeline import PairData, PairSettings, build_pair_data
 from biomedgpt_jax.data.pretraining_pairs import PretrainingPairs, pretraining_pairs
 from biomedgpt_jax.data.pretraining_tasks import PretrainingSettings
@@ -75,7 +77,9 @@ def encode_training(
             settings = PretrainingSettings(spec.image_size, mask_ratio=config.data.mask_ratio, flips=config.data.flips)
             encoded.append(pretraining_pairs(split, tokenizer, settings, view, folder, overflow, told))
         else:
-            encoded.append(encode_split_pairs(split, spec.rules, tokenizer, spec.limits, folder, overflow, told))
+            encoded.append(
+                encode_split_pairs(split, spec.rules, tokenizer, limits(config, spec), folder, overflow, told)
+            )
     return encoded
 
 
@@ -147,6 +151,11 @@ def _seen(config: Config, spec: BiomedGptSpec, pairs: Encoded) -> Pairs:
 def _view(config: Config) -> Augmentation | None:
     named = config.data.augmentation
     return lookup("data.augmentation", named, AUGMENTATIONS) if named else None
+
+
+def limits(config: Config, spec: BiomedGptSpec) -> TokenLimits:
+    """Of what is learned: an answer may have a limit of its own."""
+    return replace(spec.limits, answer=config.data.answer_tokens)
 
 
 def shapes(config: Config) -> list[PairShape]:

@@ -74,6 +74,8 @@ def test_operations(name: str, rgb: np.ndarray) -> None:
         ("Where?", "in the RUL", {}, True),
         ("Where?", "rt kidney", {}, True),
         ("Which?", "liver", {"choices": ["liver", "right kidney"]}, True),
+        ("Which?", "kidney_left", {}, True),
+        ("哪个肺有病变？", "左肺", {}, True),
         ("Which organ is bright?", "cleft palate, copyright", {"organ": "chest"}, False),
     ],
 )
@@ -88,7 +90,9 @@ def test_flips_are_refused_for_such_data(make_split: Callable[..., PreparedSplit
         split = make_split([([9], [("is it large?", "yes")]), ([8], [("where?", answer)])], name=name)
         return encode_split_pairs(split, PairRules(), tokens, TokenLimits(40, 40), tmp_path / "cache")
 
-    with pytest.raises(DataError, match=r"1 of 2 samples name sides .* for example sides-1; a left-right flip"):
+    with pytest.raises(
+        DataError, match=r"1 of 2 samples name sides .* for example sides-1 \(raw row 1\); a left-right flip"
+    ):
         AugmentedPairs(pairs("on the right", "sides"), CLASSIFIED, 16)
     AugmentedPairs(pairs("on the right", "sides"), CLASSIFIED_UNFLIPPED, 16)
     augmented = AugmentedPairs(pairs("below", "plain"), CLASSIFIED, 16)

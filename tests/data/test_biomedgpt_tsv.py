@@ -96,6 +96,7 @@ def test_all_tables_are_tried() -> None:
 BAD = [
     ("classification", "I\tbenign\t3", "number of the label"),
     ("nli", "a\tb\t3", "label: expected one of 0, 1, 2, found '3'"),
+    ("nli", "1\tHe has pain.\tShe coughs.", "found a text of 11 characters"),
     ("nli", "a\t \t1", "one of the two texts is empty"),
     ("summary", " \tshort", "the text to summarise is empty"),
     ("summary", "long\t", "answer of turn 1 is empty"),

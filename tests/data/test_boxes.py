@@ -31,6 +31,8 @@ def test_boxes_stay_on_what_they_mark(size: tuple[int, int]) -> None:
             found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
             assert np.abs(np.array(found) - [moved.x0, moved.y0, moved.x1, moved.y1]).max() <= 3.5
     assert len(seen) > 20 and {jitter.flip for jitter in seen} == {True, False}
+    scales = [jitter.scale * max(size) / 64 for jitter in seen]
+    assert 1 <= min(scales) < 1.1 and 1.35 < max(scales) <= 1.5
 
 
 def test_every_box_stays_in_sight() -> None:

@@ -33,7 +33,7 @@ def test_cache_holds_what_encoding_gives(make_split: MakeSplit, small_sp: Tokeni
         assert encoded[n].images == split[n].images == fresh.images
         assert encoded.lengths(7)[n] == expanded_length(fresh, 7)
     assert encoded.image_counts().tolist() == [n % 3 for n in range(9)]
-    assert encoded.sample_id(4) == "set-4"
+    assert encoded.sample_id(4) == "set-4 (raw row 4)"
 
 
 def test_each_cause_has_its_own_entry(make_split: MakeSplit, small_sp: Tokenizer, tmp_path: Path) -> None:
@@ -72,13 +72,13 @@ def test_bad_samples_are_errors_or_counted(make_split: MakeSplit, small_sp: Toke
     changes = {2: {"turns": [{"question": "q", "answer": " "}]}, 5: {"images": [0]}}
     changes[5]["turns"] = [{"question": "<image> and <image>", "answer": "a"}]
     split = spoil(make_split(ROWS), changes)
-    with pytest.raises(DataError, match=r"2 of 9 samples can't be used: sample set-2: the answer of turn 1 is empty"):
+    with pytest.raises(DataError, match=r"2 of 9 samples can't be used: sample set-2.*: the answer of turn 1 is empty"):
         encode_split(split, TEMPLATES["llama3"], small_sp, tmp_path / "c")
     encoded = encode_split(split, TEMPLATES["llama3"], small_sp, tmp_path / "c", skip_rejected=True)
     assert [r.number for r in encoded.rejected] == [2, 5]
     assert "2 <image> in its questions, but 1 images" in encoded.rejected[1].reason
     assert encoded.numbers.tolist() == [0, 1, 3, 4, 6, 7, 8]
-    assert encoded.sample_id(2) == "set-3"
+    assert encoded.sample_id(2) == "set-3"  # where it was read is not kept here
     assert np.array_equal(encoded[2].ids, encode_sample(split[3], TEMPLATES["llama3"], small_sp).ids)
 
 

@@ -178,7 +178,9 @@ def test_answers_of_a_list(pairs: EncodedPairs, tokens: BiomedGptTokens, tmp_pat
     listed = listed_answers(tmp_path / "answers.txt", tokens, lower=True)
     assert count_unlisted(pairs.split.samples(range(40)), listed, tokens, lower=True) == 10
     some = build_trie(listed)
-    with pytest.raises(DataError, match=r"10 of 40 pairs are not in the list of answers: .*set:train set-3, turn 1"):
+    with pytest.raises(
+        DataError, match=r"10 of 40 pairs are not in the list of answers: .*set:train set-3 \(raw row 3\), turn 1"
+    ):
         build_pair_data([Part(pairs)], tokens, replace(SETTINGS, trie=some), 4, 1, seed=0)
     kept = build_pair_data([Part(pairs)], tokens, replace(SETTINGS, trie=some), 4, 1, seed=0, overflow=Overflow.SKIP)
     assert kept.skipped == tuple(range(3, 40, 4)) and kept.fill.samples == 30
@@ -193,12 +195,14 @@ def test_samples_over_the_limits(make_split: MakeSplit, tokens: BiomedGptTokens,
     def encode(overflow: Overflow) -> EncodedPairs:
         return encode_split_pairs(split, PairRules(), tokens, TokenLimits(60, 80), tmp_path / "cache", overflow)
 
-    with pytest.raises(DataError, match=r"1 of 4 samples can't be used: sample set-3: .* source and .* decoder tokens"):
+    with pytest.raises(
+        DataError, match=r"1 of 4 samples can't be used: sample set-3 \(raw row 3\): .* source and .* decoder tokens"
+    ):
         encode(Overflow.ERROR)
     skipped = encode(Overflow.SKIP)
     assert len(skipped) == 3 and [rejected.number for rejected in skipped.rejected] == [3]
     assert encode(Overflow.SKIP).key == skipped.key
-    with pytest.raises(DataError, match=r"set:train set-1, turn 1: .* too large"):
+    with pytest.raises(DataError, match=r"set:train set-1 \(raw row 1\), turn 1: .* too large"):
         build_pair_data([Part(skipped)], tokens, replace(SETTINGS, buckets=(PairShape(20, 80),)), 4, 1, seed=0)
 
 

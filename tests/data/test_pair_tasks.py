@@ -100,6 +100,26 @@ def test_words_of_a_question_are_limited(tokens: BiomedGptTokens) -> None:
     assert tokens.decode(pair.source) == " " + " ".join(f"w{n}" for n in range(80)) + "?"
 
 
+@pytest.mark.parametrize(
+    ("task", "source", "target"), [("caption", 0, 20), ("nli", 512, 0), ("summary", 900, 128), ("classification", 0, 0)]
+)
+def test_words_of_each_task(task: str, source: int, target: int, tokens: BiomedGptTokens) -> None:
+    """Where 0 stands nothing is cut; a document is cut by tokens alone."""
+    words = [f"w{n}" for n in range(900)]
+    text = " ".join(words)
+    asked = sample(text, text, () if source else (7,), task=task, texts=[text, text])
+    (pair,) = encode_pairs(asked, PairRules(), tokens, TokenLimits(10**6, 10**6), Overflow.ERROR)
+    read_words = tokens.decode(pair.source).split('"')[1].split() if source else []
+    assert read_words == words[:source]
+    assert tokens.decode(pair.target).split() == words[: target or 900]
+
+
+def test_words_of_a_hint_are_limited(tokens: BiomedGptTokens) -> None:
+    asked = sample("q", "yes", organ=" ".join(f"W{n}" for n in range(40)))
+    (pair,) = encode_pairs(asked, PairRules(hint="organ"), tokens, LIMITS, Overflow.ERROR)
+    assert tokens.decode(pair.given) == " q? object: " + " ".join(f"w{n}" for n in range(30))
+
+
 def test_what_is_asked_stands_though_the_text_of_an_instruction_is_cut(tokens: BiomedGptTokens) -> None:
     note = "Word  word " * 300
     asked = sample(f"Is he ill?\n{note}\nSay yes or no.", "no", (), context=note)
@@ -146,6 +166,18 @@ def test_turns_are_pairs_of_their_own(tokens: BiomedGptTokens) -> None:
 def test_samples_that_break_a_rule(asked: Sample, reason: str, tokens: BiomedGptTokens) -> None:
     with pytest.raises(DataError, match=reason):
         encode_pairs(asked, PairRules(), tokens, LIMITS, Overflow.ERROR)
+
+
+def test_an_answer_may_have_a_limit_of_its_own(tokens: BiomedGptTokens) -> None:
+    asked, limits = sample("q", "x " * 9, task="vqa"), TokenLimits(60, 60, answer=9)
+    (pair,) = encode_pairs(asked, PairRules(), tokens, limits, Overflow.ERROR)
+    assert len(pair.target) == 10 and not pair.shortened
+    tight = replace(limits, answer=8)
+    with pytest.raises(DataError, match="limits are 60 and 60 and 8 of an answer, which has 9"):
+        encode_pairs(asked, PairRules(), tokens, tight, Overflow.ERROR)
+    (cut,) = encode_pairs(asked, PairRules(), tokens, tight, Overflow.TRUNCATE)
+    assert cut.target.tolist() == [*pair.target[:8], tokens.eos_id] and cut.shortened
+    assert cut.source.tolist() == pair.source.tolist()
 
 
 def test_truncation_keeps_the_ends(tokens: BiomedGptTokens) -> None:

@@ -265,7 +265,7 @@ def test_mixture_has_exact_proportions(
     counts = Counter(data.plan.samples.tolist())
     assert [counts[n] for n in range(30)] == [1] * 30  # 10 epochs of a tenth, each sample once
     assert [counts[n] for n in range(30, 40)] == [25] * 10
-    assert data.sample_id(31).endswith("second:train second-1")
+    assert data.sample_id(31).endswith("second:train second-1 (raw row 1)")
     assert repeats_for([3.0, 1.0], [30, 10]) == [1, 1]
     assert repeats_for([0.5, 0.5], [30, 10]) == [20 / 30, 2]
 
@@ -273,7 +273,9 @@ def test_mixture_has_exact_proportions(
 def test_too_large_samples(make_split: MakeSplit, small_sp: Tokenizer, shape: RowShape, tmp_path: Path) -> None:
     rows = [*samples(5), ([9], [("Which organ?", "the chest " * 300)])]
     encoded = encode_split(make_split(rows), TEMPLATES["llama3"], small_sp, tmp_path / "cache")
-    with pytest.raises(DataError, match=r"set:train set-5: \d+ tokens and 1 images, but a row holds 256 and 4; 1 of 6"):
+    with pytest.raises(
+        DataError, match=r"set:train set-5 \(raw row 5\): \d+ tokens and 1 images, but a row holds 256 and 4; 1 of 6"
+    ):
         build_train_data([Part(encoded)], shape, 2, 1, seed=0)
     skipping = build_train_data([Part(encoded)], shape, 2, 1, seed=0, overflow=Overflow.SKIP)
     assert skipping.skipped == (5,) and sorted(skipping.plan.samples.tolist()) == list(range(5))

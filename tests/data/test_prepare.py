@@ -76,7 +76,8 @@ def test_layout_counts_and_hashes(raw, tmp_path, make_jpeg):
         assert sample["meta"]["image_name"] == f"{n % 10}.jpg"
         assert sample["meta"]["image_sha256"] == hashlib.sha256(expected[0]).hexdigest()
     assert json.loads(records(out, "test", "samples")[2]) == {
-        "id": "text", "images": [], "turns": [{"question": "q", "answer": "a"}], "meta": {}
+        "id": "text", "images": [], "turns": [{"question": "q", "answer": "a"}], "meta": {},
+        "file": "test.json", "row": 3
     }  # fmt: skip
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "test", "train"]
     assert not (tmp_path / "out.partial").exists()

@@ -106,7 +106,9 @@ def test_data_without_answer_types_is_refused_before_training(raw, tmp_path):
     assert prepare_own(plain, data).code == 0
     train = ("train", config(f"smoke.py:stage=1,data={data}"), *TINY, f"--workdir={tmp_path / 'run'}")
     called = biomedgpt(*train)
-    assert_refused(called, 1, "sample t0 has no answer_type nor task", "Give both to each row of the raw data")
+    assert_refused(
+        called, 1, "sample t0 (test.json row 1) has no answer_type nor task", "Give both to each row of the raw data"
+    )
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

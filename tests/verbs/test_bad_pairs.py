@@ -91,14 +91,25 @@ def test_a_training_names_what_it_cannot_use(odd, tmp_path):
     listed, run = tmp_path / "answers.txt", tmp_path / "run"
     listed.write_text("no\nyes\n")
     strict = ("--config.data.on_overflow=error", f"--config.data.answers={listed}")
-    assert_refused(train(odd, run, *strict), 1, "1 of 10 samples can't be used: sample train-long: ", "set on_overflow")
+    long = "1 of 10 samples can't be used: sample train-long (train.tsv row 9): "
+    assert_refused(train(odd, run, *strict), 1, long, "set on_overflow", f"All are listed in {run / 'left_out.jsonl'}")
+    (row,) = map(json.loads, (run / "left_out.jsonl").read_text().splitlines())
+    assert row["sample"] == f"{odd}:train train-long (train.tsv row 9)" and "the limits are 24 and 24" in row["reason"]
     room = ("--config.data.source_tokens=120", "--config.data.target_tokens=120")
     unlisted = "the answers of 1 of 10 pairs are not in the list of answers"
-    assert_refused(train(odd, tmp_path / "second", *strict, *room), 1, unlisted, "data:train train-rare, turn 1")
+    rare, second = "data:train train-rare (train.tsv row 10), turn 1", tmp_path / "second"
+    assert_refused(train(odd, second, *strict, *room), 1, unlisted, rare, f"All are listed in {second}")
+    assert rare in (second / "left_out.jsonl").read_text()
     assert not (run / "checkpoints").exists()
 
 
-@pytest.mark.parametrize(("family", "lost"), [("biomedgpt", ["long", "rare, turn 1"]), ("llama3_med", ["long"])])
+@pytest.mark.parametrize(
+    ("family", "lost"),
+    [
+        ("biomedgpt", ["long (train.tsv row 9)", "rare (train.tsv row 10), turn 1"]),
+        ("llama3_med", ["long (train.tsv row 9)"]),
+    ],
+)
 def test_what_is_left_out_is_told_and_listed(family, lost, odd, tmp_path):
     """In both families; the data of a run alone, which is what a training makes first."""
     listed, run = tmp_path / "answers.txt", tmp_path / "run"
@@ -137,7 +148,9 @@ def test_a_caption_of_which_nothing_is_left_to_learn(tmp_path):
     data, called = prepare(tmp_path, "biomedgpt-caption", rows)
     assert called.code == 0, called
     run = train(data, tmp_path / "run", "--config.eval.paths=()", "--config.data.on_overflow=error")
-    assert_refused(run, 1, "1 of 8 samples can't be used: sample train-c3: the target of turn 1 is empty")
+    assert_refused(
+        run, 1, "1 of 8 samples can't be used: sample train-c3 (train.tsv row 4): the target of turn 1 is empty"
+    )
 
 
 def test_a_vocabulary_of_another_model(odd, tmp_path):
@@ -165,7 +178,7 @@ def test_a_model_of_the_other_family_is_named_as_such(odd, tmp_path):
 def test_published_weights_know_the_published_words_alone(tmp_path):
     """Fewer words than the model has would pass for its own: each of them would stand for another."""
     few = train_biomedgpt_tokens(["is it red?"] * 3, tmp_path, words=270, codes=16, bins=16)
-    spec = BiomedGptSpec(model=biomedgpt_preset("tiny"), image_size=32, **UNSAID)
-    assert checked_tokenizer(few, spec, tmp_path, published=False) is few
+    words = biomedgpt_preset("tiny").vocab_size
+    assert checked_tokenizer(few, words, tmp_path, published=False) is few
     with pytest.raises(UsageError, match=rf"the tokenizer has {few.vocab_size} tokens, the model 59457"):
-        checked_tokenizer(few, spec, tmp_path, published=True)
+        checked_tokenizer(few, words, tmp_path, published=True)

@@ -164,7 +164,7 @@ def test_eval_of_data_without_answer_types(tiny_run, tmp_path):
     called = biomedgpt(
         "eval", config(f"eval.py:data={data}"), f"--model={tiny_run.folder}", f"--out={tmp_path / 'eval'}"
     )
-    assert_refused(called, 1, "sample t0 has no answer_type nor task")
+    assert_refused(called, 1, "sample t0 (test.json row 1) has no answer_type nor task")
     assert not (tmp_path / "eval").exists()
 
 
