@@ -66,7 +66,7 @@ RECIPES = {
     "instruct": Recipe(5e-5, 1, 0.04, (256, 256, 256), (384, 384, 384), 0.1, 256, 256, task="instruction"),
 }  # fmt: skip
 PROTOCOLS = {"classify": "classify/v1", "nli": "classify/v1", "caption": "report/v1", "summarise": "report/v1"}
-# Beams, length penalty, words in a row said once. Captions: fairseq's own penalty, since the script names none.
+# Beams, length penalty, words in a row said once. The penalty of captions is ours (fairseq's default): none was found.
 BEAMS = {"caption": (10, 1.0, 3), "summarise": (5, 0.7, 3)}
 MOST_SAID = {"summarise": 128, "instruct": 128}  # tokens of an answer
 
