@@ -134,7 +134,7 @@ def _sample(mixture: Mixture[EncodedSplit], shape: RowShape, number: int) -> Enc
     encoded, index = mixture.locate(number)
     sample = encoded[index]
     if len(sample.images) > shape.image_slots:
-        raise DataError(f"sample {sample.name}: {len(sample.images)} images, but a row has {shape.image_slots} slots")
+        raise DataError(f"sample {sample.id}: {len(sample.images)} images, but a row has {shape.image_slots} slots")
     if expanded_length(sample, shape.tokens_per_image) > shape.seq_len:
         return truncate(sample, shape.seq_len, shape.tokens_per_image)
     return sample
