@@ -42,5 +42,6 @@ def answering(instruct: str) -> dict[str, Any]:
             "beams": 1,
             "length_penalty": 0.0,
             "no_repeat": 0,
+            "min_length": 1,  # tokens of what a beam says, as published
         },
     }

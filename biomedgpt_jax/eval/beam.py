@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.core.placing import spread
 from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Batch, ModelFns, Params
@@ -42,7 +42,7 @@ class Beams:
 
     def __post_init__(self):
         if self.beams < 1 or self.no_repeat < 0 or self.min_length < 0:
-            raise RunError(f"beam search needs beams >= 1, no_repeat >= 0 and min_length >= 0, found {self}")
+            raise UsageError(f"beam search needs beams >= 1, no_repeat >= 0 and min_length >= 0, found {self}")
 
 
 class Answers(NamedTuple):

@@ -90,6 +90,7 @@ def _pairs(values: flags.FlagValues, config: Config) -> AskedModel:
     lookup("pairs.method", pairs.method, METHODS)
     if config.features:
         raise UsageError("config.features: a BiomedGPT reads images; leave it empty.")
+    beams = Beams(pairs.beams, pairs.length_penalty, pairs.no_repeat, pairs.min_length)
     said = {name: pairs[name] for name in ("image_size", "task", "hint", "words") if pairs[name]}
     loaded = load_pairs(folder, values.step, config.dtype, said, pairs.answers)
     facts = {"model": loaded.name, "model_hash": tree_hash(leaf_records(loaded.params)), "dtype": config.dtype}
@@ -102,7 +103,7 @@ def _pairs(values: flags.FlagValues, config: Config) -> AskedModel:
             )
         how = Answering(
             method=pairs.method,
-            beams=Beams(pairs.beams, pairs.length_penalty, pairs.no_repeat, 0),
+            beams=beams,
             max_new_tokens=max_new_tokens,
             answers=() if pairs.open or exam.instructed else loaded.answers,
         )

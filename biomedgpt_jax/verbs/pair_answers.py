@@ -1,7 +1,7 @@
 """How an encoder-decoder answers a batch of questions: greedily, with beams, or by scoring a closed list."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,15 +29,19 @@ class Answering:
 
     method: str  # of METHODS
     beams: Beams
-    max_new_tokens: int
+    max_new_tokens: int  # of open answers; one of the list is said whole
     answers: tuple[tuple[int, ...], ...]
+
+    @property
+    def room(self) -> int:
+        """Tokens that an answer takes at most."""
+        return max(map(len, self.answers), default=self.max_new_tokens)
 
     def described(self) -> dict[str, Any]:
         """What a table of scores must say of it."""
         said: dict[str, Any] = {"method": self.method, "max_new_tokens": self.max_new_tokens}
         if self.method == "beam":
-            beams = self.beams
-            said |= {"beams": beams.beams, "length_penalty": beams.length_penalty, "no_repeat": beams.no_repeat}
+            said |= asdict(self.beams)
         return said | ({"closed_list": len(self.answers)} if self.answers else {})
 
 
@@ -51,13 +55,20 @@ def answerer(model: ModelFns, params: Params, tokenizer: BiomedGptTokens, how: A
     return METHODS[how.method](_Asked(model, params, tokenizer, how, trie))
 
 
-def prompt_shapes(prompts: list[EncodedPair], places: int) -> list[PairShape]:
-    """The few static shapes that hold all prompts, none longer than the model's `places` of text."""
+def prompt_shapes(prompts: list[EncodedPair], places: int, room: int) -> list[PairShape]:
+    """The few static shapes that hold all prompts, none longer than the model's `places` of text, of which the decoder
+    keeps `room` for an answer.
+    """
 
-    def up(length: int, step: int) -> int:
-        return min(-(-length // step) * step, max(places, length))
+    def up(length: int, step: int, most: int) -> int:
+        return min(-(-length // step) * step, max(most, length))
 
-    return sorted({PairShape(up(len(p.source), SOURCE_STEP), up(1 + len(p.given), GIVEN_STEP)) for p in prompts})
+    return sorted(
+        {
+            PairShape(up(len(p.source), SOURCE_STEP, places), up(1 + len(p.given), GIVEN_STEP, places - room))
+            for p in prompts
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -69,11 +80,10 @@ class _Asked:
     trie: Trie | None
 
     def limits(self, batch: Batch) -> Limits:
-        most = max(self.how.max_new_tokens, self.trie.longest if self.trie else 0)
         return Limits(
-            max_new_tokens=most,
+            max_new_tokens=self.how.room,
             stop_ids=(self.tokenizer.eos_id,),
-            cache_length=batch["tokens"].shape[1] + most,
+            cache_length=batch["tokens"].shape[1] + self.how.room,
             vocab_limit=self.tokenizer.vocab_size,
             barred=self.tokenizer.unsaid,
         )

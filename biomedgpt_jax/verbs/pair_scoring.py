@@ -56,7 +56,7 @@ class PairScorer:
                 prompts,
                 split,
                 ImageReader(pair_image(self.spec), size, IMAGE_CACHE_BYTES),
-                prompt_shapes(prompts, self.spec.model.text_positions - UNUSED),
+                prompt_shapes(prompts, self.spec.model.text_positions - UNUSED, self.how.room),
                 self.batch_rows,
                 pictured=pictured_rows(self.batch_rows),
             ),

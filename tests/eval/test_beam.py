@@ -1,6 +1,9 @@
 """Beam search against a plain one that reads all words again for each step, token for token, score for score."""
 
+from dataclasses import replace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -70,6 +73,42 @@ def test_a_trie_leaves_only_its_answers(beams: Beams) -> None:
     compare(found, 1, beams=beams.beams, longest=LONGEST, **options)
     if beams.beams > len(ANSWERS):  # all are found, whose probabilities then sum to 1
         np.testing.assert_allclose(np.exp(found.scores).sum(1), 1, rtol=1e-5)
+
+
+LISTS = {
+    "one": [[5, 7, 4, END]],
+    "each begins the next": [[7, END], [7, 5, END], [7, 5, 7, END], [7, 5, 7, 3, END], [6, 5, END]],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "beams"), [("one", Beams(3, 0.7, 2, 2)), ("each begins the next", Beams(4, 0.7, 2, 1))]
+)
+def test_all_options_hold_together(name: str, beams: Beams) -> None:
+    """Behind [0, 7, 7] and [0, 6, 5, 6, 5], two words in a row of which some answers say once more."""
+    answers, barred = LISTS[name], (range(3, 4),)
+    trie = place_trie(build_trie(answers), stop_ids=(END,), vocab_size=EXIST)
+    found = searched(2, beams, barred=barred, trie=trie)
+    options = {"length_penalty": beams.length_penalty, "no_repeat": beams.no_repeat, "shortest": beams.min_length}
+    compare(found, 2, beams=beams.beams, longest=LONGEST, answers=answers, barred=[3], **options)
+
+
+def test_the_loop_ends_when_each_source_has_its_answers() -> None:
+    """The second word is the end for sure, and what follows it is no number."""
+
+    def ending(params):
+        step = MODEL.decode(params)
+
+        def one(words, cache):
+            logits, after = step(words, cache)
+            return jnp.where(cache.lengths[:, None] > 1, jnp.nan, logits.at[:, END].add(100)), after
+
+        return one
+
+    batch = toy_batch(SOURCES, [[0]] * len(SOURCES))
+    limits = Limits(LONGEST, (END,), batch["tokens"].shape[1] + LONGEST, EXIST)
+    found = beam_search(replace(MODEL, decode=ending), toy_params(WORDS, 0), batch, limits, Beams(3, 0.0, 0, 1))
+    assert found.lengths.tolist() == [[1] * 3] * len(SOURCES)
 
 
 def test_one_beam_is_greedy() -> None:
