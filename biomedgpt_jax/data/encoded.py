@@ -14,7 +14,7 @@ import numpy as np
 from biomedgpt_jax.data.errors import DataError, UnusableSamples
 from biomedgpt_jax.data.kept_folder import make_once
 from biomedgpt_jax.data.prompts import Template
-from biomedgpt_jax.data.source import PreparedSplit
+from biomedgpt_jax.data.source import PreparedSplit, Sample
 from biomedgpt_jax.data.tasks import Encoded, encode_sample
 from biomedgpt_jax.data.tokenizers import Tokenizer, fingerprint
 
@@ -30,6 +30,12 @@ class Rejected:
 
     number: int
     reason: str
+
+
+def rejected_for(number: int, sample: Sample, error: DataError) -> Rejected:
+    """With a reason that names the sample."""
+    reason = str(error)
+    return Rejected(number, reason if sample.name in reason else f"sample {sample.name}: {reason}")
 
 
 class EncodedSplit:
@@ -144,7 +150,7 @@ def _encode_chunk(
             samples.append(encode_sample(sample, template, tokenizer))
             numbers.append(number)
         except DataError as error:
-            rejected.append(Rejected(number, str(error)))
+            rejected.append(rejected_for(number, sample, error))
     return _arrays(numbers, samples)
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
-from biomedgpt_jax.data.encoded import CHUNK, Progress, Rejected, check_rejected
+from biomedgpt_jax.data.encoded import CHUNK, Progress, Rejected, check_rejected, rejected_for
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.kept_folder import make_once
 from biomedgpt_jax.data.pair_encoding import EncodedPair, TokenLimits, encode_pairs
@@ -156,7 +156,7 @@ def _write(
             try:
                 made = encode_pairs(sample, rules, tokenizer, limits, overflow)
             except DataError as error:
-                rejected.append(Rejected(number, str(error)))
+                rejected.append(rejected_for(number, sample, error))
                 continue
             pairs += made
             places += [(number, turn) for turn in range(len(made))]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from biomedgpt_jax.data.augment import Augmentation, refuse_flips
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
-from biomedgpt_jax.data.encoded import CHUNK, Progress, Rejected, check_rejected
+from biomedgpt_jax.data.encoded import CHUNK, Progress, Rejected, check_rejected, rejected_for
 from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.data.infilling import MOST_EMPTY
 from biomedgpt_jax.data.kept_folder import make_once
@@ -160,7 +160,7 @@ class _Listing:
                 try:
                     self.rows += self._examples(number, sample)
                 except DataError as error:
-                    self.rejected.append(Rejected(number, str(error)))
+                    self.rejected.append(rejected_for(number, sample, error))
             if progress:
                 progress(chunk.stop, len(self.split))
         for name, array in self._arrays().items():

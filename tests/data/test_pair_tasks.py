@@ -89,7 +89,7 @@ def test_prompts(asked: Sample, rules: PairRules, expected: tuple, tokens: Biome
     assert read(pair, tokens) == expected
     assert pair.hinted == (rules.hint is not None) and not pair.shortened
     prompt = encode_pair_prompt(asked, rules, tokens, LIMITS)
-    assert read(prompt, tokens) == (*expected[:2], "") and prompt.image == pair.image
+    assert read(prompt, tokens) == (*expected[:2], "") and (prompt.image, prompt.hinted) == (pair.image, pair.hinted)
     unanswered = replace(asked, turns=(Turn(asked.turns[0].question, ""),))
     assert encode_pair_prompt(unanswered, rules, tokens, LIMITS).source.tolist() == pair.source.tolist()
 

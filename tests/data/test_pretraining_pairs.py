@@ -31,7 +31,7 @@ TEXT = " ".join(f"word{n % 30}" for n in range(200))
 # (task, question, answer, meta)
 CAPTIONS = [("caption", "q", f"The Lung-{n} is/was large.", {"objects": ["lung", f"part{n}"]}) for n in range(6)]
 QUESTIONS = [("vqa", f"What is {n}?", ("yes", "no", "7", "12", "liver", "spleen")[n], {}) for n in range(6)]
-REGIONS = [("grounding", "q", "the heart", {"box": [10, 10, 20, 40]})]
+REGIONS = [("grounding", "q", "the heart", {"box": [10, 10, 20, 20]})]
 TEXTS = [("text", "q", TEXT, {}), ("text", "q", "A short TEXT here.", {})]
 CODES = [("image_codes", "q", "0 5 15 3", {})]
 BOXES = [("detection", "q", "lesion", {"boxes": [[2, 4, 10, 12, "Lesion"], [15, 20, 39, 38, "lymph node"]]})]
@@ -45,9 +45,9 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> BiomedGptTokens:
 
 @pytest.fixture
 def prepare(tmp_path: Path) -> Callable[..., PreparedSplit]:
-    def png(level: int) -> bytes:
+    def png(level: int, task: str) -> bytes:
         out = io.BytesIO()
-        Image.new("RGB", (40, 40), (level, 9, 9)).save(out, "PNG")
+        Image.new("RGB", (40, 20 if task == "grounding" else 40), (level, 9, 9)).save(out, "PNG")
         return out.getvalue()
 
     def make(name: str, entries: list) -> PreparedSplit:
@@ -56,7 +56,7 @@ def prepare(tmp_path: Path) -> Callable[..., PreparedSplit]:
                 "raw",
                 n,
                 id=f"{name}-{n}",
-                images=[] if task == "text" else [ImageBytes(png(n), f"{n}.png")],
+                images=[] if task == "text" else [ImageBytes(png(n, task), f"{n}.png")],
                 turns=[(question, answer)],
                 meta={"task": task, **meta},
             )
@@ -118,6 +118,10 @@ def test_answers_and_their_checks(listed: Callable, tokens: BiomedGptTokens) -> 
         right = {source for source, target in found if target == " yes"}
         assert len(right) == 1
     assert wrong == {1: {' no "?'}, 5: {' 12 "?'}, 9: {' spleen "?'}}
+    # There is no other number: any other answer, which may be longer.
+    alone = listed("alone", [("vqa", "How many are there?", "7", {}), ("vqa", "What?", "liver and spleen", {})])
+    found = {read(alone, 1, tokens, seed) for seed in range(20)}
+    assert {source.split('is "')[-1] for source, target in found if target == " no"} == {' liver and spleen "?'}
 
 
 def test_words_and_confidence(listed: Callable, tokens: BiomedGptTokens) -> None:
@@ -137,8 +141,8 @@ def test_words_and_confidence(listed: Callable, tokens: BiomedGptTokens) -> None
 
 def test_regions(listed: Callable, tokens: BiomedGptTokens) -> None:
     pairs = listed("regions", REGIONS)
-    # In a picture of 40 pixels seen with 32, on a scale of 64: 10 -> 8/64, 20 -> 16/64, 40 -> 32/64 of 99.
-    bins = "<bin_12><bin_12><bin_25><bin_50>"
+    # In a picture of 40 x 20 pixels seen with 32 x 32, on a scale of 64: 8/64, 16/64, 16/64, 32/64 of 99.
+    bins = "<bin_12><bin_25><bin_25><bin_50>"
     assert read(pairs, 0, tokens) == (' which region does the text " the heart " describe?', bins)
     assert read(pairs, 1, tokens) == (f"  what does the region describe? region:{bins}", " the heart")
 
@@ -152,6 +156,12 @@ def test_texts(listed: Callable, tokens: BiomedGptTokens) -> None:
     assert source.startswith(' what is the complete text of "') and source.endswith(' "?') and "<mask>" in source
     assert (pair.weight, pair.extra, pair.image) == (2.0, True, -1)
     assert read(pairs, 1, tokens)[1] == " a short text here."
+    words = {f"zq{n}x" for n in range(30)}  # each of several tokens
+    source, _ = read(listed("words", [("text", "q", " ".join(words), {})]), 0, tokens)
+    kept = source.removeprefix(' what is the complete text of "').removesuffix(' "?').replace("<mask>", " ").split()
+    assert len(kept) == 21 and set(kept) < words
+    short = listed("word", [("text", "q", "lung", {})])  # more masks than words
+    assert max(read(short, 0, tokens, seed)[0].count("<mask>") for seed in range(60)) > 1
 
 
 def test_codes_and_detection(listed: Callable, tokens: BiomedGptTokens) -> None:
@@ -159,6 +169,10 @@ def test_codes_and_detection(listed: Callable, tokens: BiomedGptTokens) -> None:
     assert codes.examples_per_row == 1
     pair = codes.pair(0, np.random.default_rng(0))
     assert pair.target.tolist() == [*(tokens.code_id(n) for n in (0, 5, 15, 3)), 2] and pair.hole and pair.codes
+    # Varied are the pictures of captions and questions alone.
+    views = [listed(f"{entries[0][0]}-seen", entries, augmentation=CAPTIONED).pair(0, np.random.default_rng(0)).view
+             for entries in (CODES, REGIONS, CAPTIONS, QUESTIONS)]  # fmt: skip
+    assert [view is None for view in views] == [True, True, False, False]
     pairs = listed("boxes", BOXES)
     seen = {read(pairs, 0, tokens, seed)[1] for seed in range(8)}
     assert len(seen) == 8 and all(text.endswith(" lymph node") and " lesion<bin" in text for text in seen)
@@ -177,7 +191,7 @@ def test_broken_rows(listed: Callable) -> None:
         ("caption", "q", "?!", {}),
         ("riddle", "q", "x", {}),
     ]
-    with pytest.raises(DataError, match=r"6 of 7 samples can't be used: .*corners 5, 5, 2, 9"):
+    with pytest.raises(DataError, match=r"6 of 7 samples can't be used: sample broken-1 .*corners 5, 5, 2, 9"):
         listed("broken", broken)
     left = listed("broken", broken, overflow=Overflow.SKIP)
     assert len(left) == 1 and [each.number for each in left.rejected] == [1, 2, 3, 4, 5, 6]
@@ -185,7 +199,7 @@ def test_broken_rows(listed: Callable) -> None:
     for word in (
         "are not in order",
         "codes of a square",
-        "image code 99",
+        "sample broken-3 (raw row 3): image code 99",
         "four numbers",
         "caption is empty",
         "riddle",
@@ -204,14 +218,19 @@ def test_flips_and_sides(listed: Callable) -> None:
 
 def test_a_step_of_one_half_sees_all_patches(listed: Callable, tokens: BiomedGptTokens) -> None:
     settings = PairSettings((PairShape(320, 260),), (SIZE, SIZE), even=True, patches_kept=3)
-    data = build_pair_data([Part(listed("captions", CAPTIONS))], tokens, settings, 12, 1, seed=0)
+    parts = [Part(listed("captions", CAPTIONS)), Part(listed("text", TEXTS[1:]))]
+    data = build_pair_data(parts, tokens, settings, 4, 1, seed=0)
 
     def pixels(image: bytes) -> np.ndarray:
         return np.zeros((SIZE, SIZE, 3), np.uint8)
 
-    (batch,) = data.batches(pixels, Reading(0, 1, 1, 0))
-    assert set(batch["loss_weights"].ravel().tolist()) == {0, 1}
-    assert "patches_kept" not in batch or set(batch["patches_kept"]) == {ALL_PATCHES}
+    steps = []
+    for batch in data.batches(pixels, Reading(0, 1, 1, 0)):
+        both, kept = 12 in batch["samples"], batch["patches_kept"][(batch["samples"] >= 0)[:, 0]]
+        steps.append(both)
+        assert set(kept) == ({3, ALL_PATCHES} if both else {ALL_PATCHES})
+        assert both or set(batch["loss_weights"].ravel().tolist()) == {0, 1}
+    assert sorted(steps) == [False, False, False, True]
 
 
 def test_batches_of_both_halves(listed: Callable, tokens: BiomedGptTokens) -> None:
