@@ -68,6 +68,61 @@ def test_operations(name: str, rgb: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "seen"),
+    [("translate_x", (40, 40)), ("translate_y", (50, 30)), ("shear_x", (38, 40)), ("shear_y", (50, 25))],
+)
+def test_strength_of_what_moves(name: str, seen: tuple[int, int]) -> None:
+    """A tenth of a side, and 0.3 of the way from the edge."""
+    image = Image.new("RGB", (100, 100))
+    image.putpixel((50, 40), (255, 255, 255))
+    moved = np.asarray(OPERATIONS[name](image, 1.0, 1.0))[..., 0]
+    row, column = np.unravel_index(np.where(moved == 128, 0, moved).argmax(), moved.shape)  # 128 moves in from outside
+    assert (column, row) == seen
+
+
+def test_strength_of_turns_and_of_light() -> None:
+    image = Image.new("RGB", (101, 101))
+    image.paste((255, 255, 255), (88, 48, 93, 53))  # 40 right of the middle
+    turned = np.asarray(OPERATIONS["rotate"](image, 1.0, 1.0))[20:81, :, 0]
+    rows, columns = np.nonzero(turned > 200)
+    assert np.degrees(np.arctan2(30 - rows.mean(), columns.mean() - 50)) == pytest.approx(30, abs=1)
+    grey = Image.new("RGB", (9, 9), (100, 100, 100))
+    assert [np.asarray(OPERATIONS["brightness"](grey, s, 1.0))[4, 4, 0] for s in (0.0, 0.5, 1.0)] == [10, 100, 190]
+
+
+def test_what_a_caption_is_seen_with() -> None:
+    """Two operations of magnitude 7, and the middle at 1 to 480 / 256 times its size."""
+    grey = np.full((64, 64, 3), 100, np.uint8)
+    lights = {int(CAPTIONED(grey, 16, np.random.default_rng(seed))[8, 8, 0]) for seed in range(200)}
+    # Brighter by 1.36 not at all, once and twice; 0 where contrast is stretched between it and what moved in.
+    assert lights == {100, 136, 184, 0}
+    place = np.arange(256, dtype=np.uint8)
+    ramp = np.stack([*np.meshgrid(place, place), np.full((256, 256), 128, np.uint8)], axis=-1)
+    spans = []
+    for seed in range(300):
+        view = CAPTIONED(ramp, 32, np.random.default_rng(seed)).astype(float)
+        straight = max(view[..., 0].std(axis=0).max(), view[..., 1].std(axis=1).max(), view[..., 2].std()) < 2
+        if straight and np.abs(view[15:17, 15:17].mean((0, 1)) - 128).max() < 3:
+            spans.append(view[16, -1, 0] - view[16, 0, 0])
+    assert 125 < min(spans) < 160 and max(spans) > 225
+
+
+def test_what_a_class_is_seen_with() -> None:
+    """A quarter of the views have noise in 2 to 33% of them; the least are of 8% of the picture."""
+    grey = np.full((64, 64, 3), 100, np.uint8)
+    views = [CLASSIFIED(grey, 32, np.random.default_rng(seed)) for seed in range(300)]
+    noisy = [view for view in views if len(np.unique(view)) > 40]
+    assert 55 < len(noisy) < 95
+    place = np.arange(256, dtype=np.uint8)
+    ramp = np.stack([*np.meshgrid(place, place), np.full((256, 256), 128, np.uint8)], axis=-1)
+    areas = []
+    for seed in range(300):
+        view = CLASSIFIED(ramp, 32, np.random.default_rng(seed)).astype(int)
+        areas.append(np.ptp(view[..., 0]) * np.ptp(view[..., 1]) / 255**2)
+    assert sum(area < 0.15 for area in areas) > 3 and min(areas) > 0.05
+
+
+@pytest.mark.parametrize(
     ("question", "answer", "meta", "sided"),
     [
         ("Is the LEFT lung clear?", "yes", {}, True),

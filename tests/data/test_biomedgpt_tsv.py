@@ -33,7 +33,7 @@ def test_vqa(tmp_path: Path, image: str, make_jpeg: Callable[..., bytes]) -> Non
     first, yes, *broken = read(
         tmp_path,
         "vqa",
-        f"q1\tim1\twhat organ?\t0.3|!+liver&&0.7|!+left  lung\tchest\t{image}",
+        f"q1\tim1\twhat organ?\t0.3|!+liver&&0.7|!+left  lung&&0.7|!+heart\tchest\t{image}",
         f"q2\tim1\tis it?\t1|!+Yes\t\t{urlsafe}",
         f"q3\tim1\tis it\tnormal?\t1.0|!+yes\t\t{image}",
         "q4\tim1\tq\t1.0|!+yes\t\tnot base64!",

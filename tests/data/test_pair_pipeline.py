@@ -24,7 +24,7 @@ from biomedgpt_jax.data.pair_batches import PairShape, pair_prompt_batches
 from biomedgpt_jax.data.pair_encoding import TokenLimits, encode_pair_prompt
 from biomedgpt_jax.data.pair_pipeline import PairData, PairSettings, build_pair_data
 from biomedgpt_jax.data.pair_tasks import PairRules
-from biomedgpt_jax.data.source import PreparedSplit
+from biomedgpt_jax.data.source import PreparedSplit, Turn
 from biomedgpt_jax.data.tasks import Overflow
 from biomedgpt_jax.data.trie import build_trie
 
@@ -177,6 +177,8 @@ def test_answers_of_a_list(pairs: EncodedPairs, tokens: BiomedGptTokens, tmp_pat
     (tmp_path / "answers.txt").write_text("Yes\nno\na chest\n")
     listed = listed_answers(tmp_path / "answers.txt", tokens, lower=True)
     assert count_unlisted(pairs.split.samples(range(40)), listed, tokens, lower=True) == 10
+    loud = replace(pairs.split[0], turns=(Turn("q", " YES "),))
+    assert [count_unlisted([loud], listed, tokens, lower) for lower in (True, False)] == [0, 1]
     some = build_trie(listed)
     with pytest.raises(
         DataError, match=r"10 of 40 pairs are not in the list of answers: .*set:train set-3 \(raw row 3\), turn 1"
