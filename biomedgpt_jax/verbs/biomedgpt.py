@@ -46,6 +46,7 @@ from biomedgpt_jax.verbs.biomedgpt_spec import (
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.costs import costs_of
 from biomedgpt_jax.verbs.family import Coder, Family, Predicate, RunData
+from biomedgpt_jax.verbs.left_out import FILE as LEFT_OUT
 from biomedgpt_jax.verbs.left_out import all_listed, left_out
 from biomedgpt_jax.verbs.model_spec import lookup
 from biomedgpt_jax.verbs.pair_answers import METHODS, Answering
@@ -146,7 +147,7 @@ def objective(config: Config, spec: BiomedGptSpec, trie: Trie | None = None) -> 
 
 
 def data(config: Config, spec: BiomedGptSpec, mesh: Mesh, workdir: Path) -> RunData:
-    with all_listed(workdir):
+    with all_listed(workdir / LEFT_OUT):
         with leader_first("prepare the run"), progress() as advance:
             tokenizer = pair_tokenizer(config, spec, workdir)
             encoded = encode_training(config, spec, tokenizer, workdir, advance)

@@ -17,13 +17,13 @@ NOT_PLANNED = "no row or bucket holds it, or its answer is not in the closed lis
 
 
 @contextmanager
-def all_listed(workdir: Path) -> Iterator[None]:
-    """Where samples stop what is done inside, FILE names every one of them, and the error says so."""
+def all_listed(file: Path) -> Iterator[None]:
+    """Where samples stop what is done inside, `file` names every one of them, and the error says so."""
     try:
         yield
     except UnusableSamples as error:
-        _write(workdir, error.found)
-        raise DataError(f"{error}. All are listed in {workdir / FILE}") from error
+        _write(file, error.found)
+        raise DataError(f"{error}. All are listed in {file}") from error
 
 
 def left_out(mixture: Mixture[Any], skipped: Sequence[int], workdir: Path) -> str:
@@ -33,7 +33,7 @@ def left_out(mixture: Mixture[Any], skipped: Sequence[int], workdir: Path) -> st
         skipped: numbers of encoded samples that no batch has.
     """
     found = list(dict.fromkeys(_found(mixture, skipped)))
-    _write(workdir, found)
+    _write(workdir / FILE, found)
     if not found:
         return "left out: 0"
     more = ", ..." if len(found) > SHOWN else ""
@@ -41,12 +41,12 @@ def left_out(mixture: Mixture[Any], skipped: Sequence[int], workdir: Path) -> st
     return f"left out: {len(found)} ({names}{more}; reasons: {FILE})"
 
 
-def _write(workdir: Path, found: Sequence[tuple[str, str]]) -> None:
+def _write(file: Path, found: Sequence[tuple[str, str]]) -> None:
     if not is_leader():
         return
-    file = workdir / FILE
     file.unlink(missing_ok=True)
     if found:
+        file.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps({"sample": name, "reason": reason}, ensure_ascii=False) for name, reason in found]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -24,6 +24,7 @@ from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.costs import costs_of
 from biomedgpt_jax.verbs.family import Coder, Family, Predicate, RunData
 from biomedgpt_jax.verbs.features import feature_shape, training_features
+from biomedgpt_jax.verbs.left_out import FILE as LEFT_OUT
 from biomedgpt_jax.verbs.left_out import all_listed, left_out
 from biomedgpt_jax.verbs.model_spec import (
     ModelSpec,
@@ -63,7 +64,7 @@ def _objective(config: Config, spec: ModelSpec) -> Objective:
 
 def _data(config: Config, spec: ModelSpec, mesh: Mesh, workdir: Path) -> RunData:
     features = training_features(config, spec, mesh, workdir)
-    with all_listed(workdir), leader_first("prepare the run"), progress() as advance:
+    with all_listed(workdir / LEFT_OUT), leader_first("prepare the run"), progress() as advance:
         tokenizer = run_tokenizer(config, workdir)
         data = training_data(config, spec, tokenizer, workdir, advance, features.feature_shape if features else None)
     fill = f"{data.fill.token_share:.1%} of tokens, {data.fill.image_share:.1%} of image slots"

@@ -12,8 +12,9 @@ from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.answer_lists import count_unlisted
 from biomedgpt_jax.data.batches import ImageReader
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
+from biomedgpt_jax.data.errors import DataError, UnusableSamples
 from biomedgpt_jax.data.pair_batches import pair_prompt_batches
-from biomedgpt_jax.data.pair_encoding import encode_pair_prompt
+from biomedgpt_jax.data.pair_encoding import EncodedPair, encode_pair_prompt
 from biomedgpt_jax.data.source import Sample
 from biomedgpt_jax.eval.protocols import Protocol
 from biomedgpt_jax.eval.runner import evaluate
@@ -22,6 +23,8 @@ from biomedgpt_jax.models.biomedgpt_config import counted_parameters
 from biomedgpt_jax.models.biomedgpt_positions import UNUSED
 from biomedgpt_jax.verbs.biomedgpt_spec import STILL, BiomedGptSpec, build_model, pair_image
 from biomedgpt_jax.verbs.exam import Exam, exams
+from biomedgpt_jax.verbs.left_out import FILE as LEFT_OUT
+from biomedgpt_jax.verbs.left_out import all_listed
 from biomedgpt_jax.verbs.pair_answers import Answering, answerer, prompt_shapes
 from biomedgpt_jax.verbs.progress import Advance
 from biomedgpt_jax.verbs.scoring import pictured_rows
@@ -48,8 +51,8 @@ class PairScorer:
     ) -> tuple[Summary, list[Answered]]:
         split = self.exam.split
         samples = split.samples(range(len(split)))
-        rules, limits = self.spec.rules, self.spec.limits
-        prompts = [encode_pair_prompt(sample, rules, self.tokenizer, limits) for sample in samples]
+        with all_listed(folder.with_name(f"{folder.name}.{LEFT_OUT}")):
+            prompts = self._prompts(samples)
         size = (self.spec.image_size, self.spec.image_size)
         return evaluate(
             pair_prompt_batches(
@@ -75,6 +78,23 @@ class PairScorer:
             },
             progress=lambda done, total, _: advance(f"ask {split.name}", done, total),
         )
+
+    def _prompts(self, samples: Sequence[Sample]) -> list[EncodedPair]:
+        """UnusableSamples: some cannot be asked; scores of the rest alone would be of another set."""
+        prompts: list[EncodedPair] = []
+        refused: list[tuple[str, str]] = []
+        for sample in samples:
+            try:
+                prompts.append(encode_pair_prompt(sample, self.spec.rules, self.tokenizer, self.spec.limits))
+            except DataError as error:
+                refused.append((sample.name, str(error)))
+        if refused:
+            shown = "; ".join(reason for _, reason in refused[:3])
+            name = self.exam.split.name
+            raise UnusableSamples(
+                f"{name}: {len(refused)} of {len(samples)} questions cannot be asked: {shown}", refused
+            )
+        return prompts
 
     def _facts(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """What an answer depends on besides weights and question."""
