@@ -13,7 +13,7 @@ Where a text names sides, a left-right flip makes it false: `refuse_flips` is ca
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from biomedgpt_jax.data.encoded_pairs import Pairs
-from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.errors import UnusableSamples
 from biomedgpt_jax.data.pair_encoding import EncodedPair
 from biomedgpt_jax.data.source import PreparedSplit, Sample
 
@@ -85,19 +85,28 @@ class AugmentedPairs:
 
 def names_sides(sample: Sample) -> bool:
     """Whether its questions, answers, labels or choices say left or right (also lt, rt, RUL, LLL and the like)."""
-    texts = [text for turn in sample.turns for text in (turn.question, turn.answer)]
-    for value in sample.meta.values():
-        texts += [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
-    return any(_SIDES.search(text) for text in texts)
+    said = [text for turn in sample.turns for text in (turn.question, turn.answer)]
+    known = [value for name, value in sample.meta.items() if name != "image_name"]  # a file may be called anything
+    return any(_SIDES.search(text) for text in _texts([said, known]))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in what JSON holds."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def refuse_flips(split: PreparedSplit) -> None:
-    """DataError if a text of the split names sides."""
+    """UnusableSamples if texts of the split name sides."""
     sided = [sample.name for number in range(len(split)) if names_sides(sample := split[number])]
     if sided:
-        raise DataError(
+        raise UnusableSamples(
             f"{split.name}: {len(sided)} of {len(split)} samples name sides (left, right), for example {sided[0]}; a "
-            "left-right flip would make them false. Use one without flips: classified-unflipped"
+            "left-right flip would make them false. Use one without flips: classified-unflipped",
+            [(f"{split.name} {name}", "it names a side") for name in sided],
         )
 
 

@@ -73,7 +73,7 @@ def _vqa(path: Path, row: int, cells: list[str]) -> Row:
 
 def _classification(path: Path, row: int, cells: list[str]) -> Row:
     image, number, label = cells
-    if not number.strip().isdigit():
+    if not number.strip().isdecimal():
         raise DataError(f"number of the label: expected 0, 1, .., found {_shown(number)}")
     meta = {"task": "classification", "answer_type": "closed", "label": int(number)}
     picture = _image(image, f"{path.stem}-{row}")
@@ -137,7 +137,7 @@ def _text(path: Path, row: int, cells: list[str]) -> Row:
 
 def _codes(path: Path, row: int, cells: list[str]) -> Row:
     id, image, codes = cells
-    if not all(code.isdigit() for code in codes.split()):
+    if not all(code.isdecimal() for code in codes.split()):
         raise DataError("codes: expected numbers between spaces")
     picture = _image(image, f"{path.stem}-{id}")
     return _row(path, row, id, [picture], IMAGE_QUESTIONS["image_codes"], spaces(codes), free("image_codes"))

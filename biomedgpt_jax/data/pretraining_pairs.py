@@ -36,7 +36,7 @@ from biomedgpt_jax.data.source import PreparedSplit, Sample
 from biomedgpt_jax.data.tasks import Overflow
 from biomedgpt_jax.data.tokenizers import fingerprint
 
-VERSION = 1  # raise it when the same inputs would give other examples
+VERSION = 2  # raise it when the same inputs would give other examples
 ARRAYS = ("numbers", "turns", "examples", "lengths", "pictured")
 CAPTIONED = (Example.CAPTION, Example.MATCHING, Example.ANSWER, Example.VERIFICATION)  # their pictures may be varied
 MAX_POOL = 20_000  # different objects, and answers of a type, that wrong examples are drawn from
@@ -64,7 +64,7 @@ class PretrainingPairs:
         self._captions = np.flatnonzero(self._arrays["examples"] == Example.CAPTION)
         answers = {kind: tuple(answers) for kind, answers in kept["answers"].items()}
         pools = Pools(self._caption, tuple(kept["objects"]), answers, kept["longest_caption"])
-        self._maker = Maker(tokenizer, settings, pools, self._sides)
+        self._maker = Maker(tokenizer, settings, pools, partial(_sides, split))
 
     @property
     def key(self) -> str:
@@ -106,10 +106,6 @@ class PretrainingPairs:
         sample = self.split[int(self.numbers[index])]
         return caption_of(sample, sample.turns[int(self.turns[index])])
 
-    def _sides(self, image: int) -> tuple[int, int]:
-        with Image.open(io.BytesIO(self.split.image(image))) as opened:
-            return opened.size
-
     def __reduce__(self) -> tuple:
         return PretrainingPairs, (self.split, self.folder, self.tokenizer, self.settings, self.augmentation)
 
@@ -146,7 +142,7 @@ class _Listing:
         self.split = split
         # Only lengths are wanted here; what depends on other rows gets its bounds at the end.
         pools = Pools(lambda rng: "", (), {}, 1 << 30)
-        self.maker = Maker(tokenizer, settings, pools, lambda image: (1, 1))
+        self.maker = Maker(tokenizer, settings, pools, partial(_sides, split))
         self.rejected: list[Rejected] = []
         self.rows: list[tuple[int, int, Example, int, int, int, bool]] = []
         self.objects: dict[str, None] = {}
@@ -226,3 +222,8 @@ class _Listing:
             "lengths": lengths,
             "pictured": np.array(columns[6], bool),
         }
+
+
+def _sides(split: PreparedSplit, image: int) -> tuple[int, int]:
+    with Image.open(io.BytesIO(split.image(image))) as opened:
+        return opened.size

@@ -215,11 +215,23 @@ def _grounded_caption(maker: Maker, sample: Sample, turn: Turn, rng: np.random.G
 def _region(maker: Maker, sample: Sample) -> list[int]:
     """`meta.box` in the whole picture, which is resized to a square."""
     box, size = read_box(sample.meta.get("box")), maker.settings.image_size
-    width, height = maker.image_sides(sample.images[0])
+    width, height = _sides_around(maker, sample, [box])
     x0, x1 = (min(x * size / width, float(size)) for x in (box.x0, box.x1))
     y0, y1 = (min(y * size / height, float(size)) for y in (box.y0, box.y1))
     seen = Box(x0, y0, x1, y1)
     return box_ids(seen, size, maker.tokenizer)
+
+
+def _sides_around(maker: Maker, sample: Sample, boxes: list[Box]) -> tuple[int, int]:
+    """Width and height of its picture; DataError for a region outside of it, as of a picture that was made smaller."""
+    width, height = maker.image_sides(sample.images[0])
+    for box in boxes:
+        if box.x0 >= width or box.y0 >= height:
+            raise DataError(
+                f"sample {sample.name}: a region that begins at {box.x0:g}, {box.y0:g} lies outside of its picture of "
+                f"{width} x {height} pixels"
+            )
+    return width, height
 
 
 def _text(maker: Maker, sample: Sample, turn: Turn, rng: np.random.Generator) -> EncodedPair:
@@ -232,7 +244,7 @@ def _text(maker: Maker, sample: Sample, turn: Turn, rng: np.random.Generator) ->
 def _codes(maker: Maker, sample: Sample, turn: Turn, rng: np.random.Generator) -> EncodedPair:
     codes = turn.answer.split()
     side = round(len(codes) ** 0.5)
-    if side * side != len(codes) or not all(code.isdigit() for code in codes):
+    if side * side != len(codes) or not all(code.isdecimal() for code in codes):
         raise DataError(
             f"sample {sample.name}: its answer must be the codes of a square picture, found {len(codes)} words"
         )
@@ -244,7 +256,7 @@ def _codes(maker: Maker, sample: Sample, turn: Turn, rng: np.random.Generator) -
 def _detection(maker: Maker, sample: Sample, turn: Turn, rng: np.random.Generator) -> EncodedPair:
     boxes, settings = boxes_of(sample), maker.settings
     jitter: Jitter = draw_jitter(
-        *maker.image_sides(sample.images[0]), boxes, settings.image_size, settings.flips, rng
+        *_sides_around(maker, sample, boxes), boxes, settings.image_size, settings.flips, rng
     )  # fmt: skip
     target = []
     for box in map(jitter.move, boxes):

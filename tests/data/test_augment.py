@@ -130,8 +130,9 @@ def test_what_a_class_is_seen_with() -> None:
         ("Where?", "rt kidney", {}, True),
         ("Which?", "liver", {"choices": ["liver", "right kidney"]}, True),
         ("Which?", "kidney_left", {}, True),
+        ("Which?", "mass", {"boxes": [[1, 2, 3, 4, "mass of the left lung"]]}, True),
         ("哪个肺有病变？", "左肺", {}, True),
-        ("Which organ is bright?", "cleft palate, copyright", {"organ": "chest"}, False),
+        ("Which organ is bright?", "cleft palate, copyright", {"organ": "chest", "image_name": "left_3.png"}, False),
     ],
 )
 def test_texts_that_name_sides(question: str, answer: str, meta: dict, sided: bool) -> None:

@@ -190,11 +190,14 @@ def test_broken_rows(listed: Callable) -> None:
         ("grounding", "q", "x", {}),
         ("caption", "q", "?!", {}),
         ("riddle", "q", "x", {}),
+        ("detection", "q", "x", {"boxes": [[2, 2, 9, 9, "a"], [3, 50, 9, 60, "b"]]}),
+        ("grounding", "q", "x", {"box": [41, 2, 50, 9]}),
+        ("image_codes", "q", "1 2 3 \u00b2", {}),
     ]
-    with pytest.raises(DataError, match=r"6 of 7 samples can't be used: sample broken-1 .*corners 5, 5, 2, 9"):
+    with pytest.raises(DataError, match=r"9 of 10 samples can't be used: sample broken-1 .*corners 5, 5, 2, 9"):
         listed("broken", broken)
     left = listed("broken", broken, overflow=Overflow.SKIP)
-    assert len(left) == 1 and [each.number for each in left.rejected] == [1, 2, 3, 4, 5, 6]
+    assert len(left) == 1 and [each.number for each in left.rejected] == list(range(1, 10))
     reasons = " | ".join(each.reason for each in left.rejected)
     for word in (
         "are not in order",
@@ -203,6 +206,8 @@ def test_broken_rows(listed: Callable) -> None:
         "four numbers",
         "caption is empty",
         "riddle",
+        "begins at 3, 50 lies outside of its picture of 40 x 40 pixels",
+        "begins at 41, 2 lies outside of its picture of 40 x 20 pixels",
     ):
         assert word in reasons
 
