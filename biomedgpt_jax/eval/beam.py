@@ -252,9 +252,12 @@ def _largest(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _top(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Behind the barrier XLA's CPU backend cannot turn this and what reads it into a sort of all values."""
+    """Behind the barriers XLA's CPU backend cannot turn this and what reads it into a sort of all values.
+
+    They are two because XLA aborts where it decomposes a top_k (on several devices) whose whole result goes into one.
+    """
     largest, places = jax.lax.top_k(values, count)
-    return jax.lax.optimization_barrier((largest, places))
+    return jax.lax.optimization_barrier(largest), jax.lax.optimization_barrier(places)
 
 
 def _like(order: jax.Array, values: jax.Array) -> jax.Array:

@@ -18,7 +18,8 @@ from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.data.rows import ImageRef
 from biomedgpt_jax.data.source import Turn
 from biomedgpt_jax.data.tokenizers import Tokenizer
-from biomedgpt_jax.eval.decode import Limits
+from biomedgpt_jax.eval.beam import Beams, beam_search
+from biomedgpt_jax.eval.decode import Decoded, Limits
 from biomedgpt_jax.eval.row_decode import RowDecoder, Sampling, row_settings
 from biomedgpt_jax.eval.trie_decode import TrieTable
 
@@ -116,11 +117,19 @@ class Reader(abc.ABC):
 
 class Assistant:
     """A model that is asked `rows` requests at a time. Answers have room for `room` tokens at least: one shape for all
-    that want fewer. `between` is called before each next token; what it raises ends the answers.
+    that want fewer. `between` is called before each next token; what it raises ends the answers. With `beams` an answer
+    is searched for, whatever its manner's sampling says, and is there as a whole; all ask for as many tokens then.
     """
 
-    def __init__(self, reader: Reader, rows: int, room: int = LEAST_ROOM, between: Callable[[], None] | None = None):
-        self.reader, self.rows, self._room, self._between = reader, rows, room, between
+    def __init__(
+        self,
+        reader: Reader,
+        rows: int,
+        room: int = LEAST_ROOM,
+        between: Callable[[], None] | None = None,
+        beams: Beams | None = None,
+    ):
+        self.reader, self.rows, self._room, self._between, self._beams = reader, rows, room, between, beams
 
     def prompt(self, request: Request) -> Prompt:
         """As `Reader.prompt`."""
@@ -143,21 +152,29 @@ class Assistant:
     def begin(self, prompts: Sequence[Prompt]) -> "Underway":
         """Answers to at most `rows` prompts, to be made bit by bit. RunError as of `answer`."""
         assert 0 < len(prompts) <= self.rows
-        return Underway(self.reader, prompts, 1 if len(prompts) == 1 else self.rows, self._room, self._between)
+        rows = 1 if len(prompts) == 1 else self.rows
+        return Underway(self.reader, prompts, rows, self._room, self._between, self._beams)
 
 
 class Underway:
     """Answers that are being made. `said` has one for each prompt."""
 
     def __init__(
-        self, reader: Reader, prompts: Sequence[Prompt], rows: int, room: int, between: Callable[[], None] | None
+        self,
+        reader: Reader,
+        prompts: Sequence[Prompt],
+        rows: int,
+        room: int,
+        between: Callable[[], None] | None,
+        beams: Beams | None,
     ):
         self._reader, self._prompts, self._between = reader, prompts, between
         # Rows without a prompt repeat the last one and say nothing.
         repeated = [*prompts, *[prompts[-1]] * (rows - len(prompts))]
-        manners = [prompt.manner for prompt in repeated]
         batch = reader.batch(repeated)
-        room = rounded(max(prompt.most for prompt in prompts), room)
+        most = max(prompt.most for prompt in prompts)
+        room = most if beams else rounded(most, room)
+        assert not beams or all(prompt.most == most for prompt in prompts)
         limits = Limits(
             max_new_tokens=room,
             stop_ids=tuple(reader.tokenizer.stop_ids),
@@ -165,12 +182,17 @@ class Underway:
             vocab_limit=reader.tokenizer.vocab_size,
             barred=reader.barred,
         )
-        most = [prompt.most for prompt in prompts] + [0] * (rows - len(prompts))
-        settings = row_settings([m.sampling for m in manners], [m.seeds for m in manners], most)
         self._stopped = np.zeros(rows, bool)
         self.said = [Said("", 0, None)] * len(prompts)
+        asked = reader.model, reader.params, batch, limits
         with jax.set_mesh(reader.mesh):
-            self._decoder = RowDecoder(reader.model, reader.params, batch, limits, settings, reader.trie)
+            if beams:
+                self._decoder = _Found(beam_search(*asked, beams, reader.trie).best)
+            else:
+                manners = [prompt.manner for prompt in repeated]
+                longest = [prompt.most for prompt in prompts] + [0] * (rows - len(prompts))
+                settings = row_settings([m.sampling for m in manners], [m.seeds for m in manners], longest)
+                self._decoder = RowDecoder(*asked, settings, reader.trie)
         self._hear()
 
     @property
@@ -215,6 +237,17 @@ class Underway:
         said = self.said[number]
         self.said[number] = Said(said.text, said.tokens, end)
         self._stopped[number] = True
+
+
+class _Found:
+    """Answers that are whole, as a `RowDecoder` has them that is done."""
+
+    def __init__(self, answers: Decoded):
+        self.tokens, self.lengths = answers
+        self.done = np.ones(len(self.lengths), bool)
+
+    def go_on(self, tokens: int, stopped: np.ndarray) -> None:
+        raise AssertionError("there is nothing to go on with")
 
 
 def readable(text: str, stop: Sequence[str], over: bool) -> tuple[str, bool]:

@@ -3,6 +3,7 @@
     biomedgpt generate --model=runs/instruct --image=scan.png --question="Which organ is shown?"
     biomedgpt generate --model=exports/instruct --image a.png b.png --question="What changed?" --temperature=0.7
     biomedgpt generate --model=runs/instruct --questions=asked.jsonl --out=answers.jsonl
+    biomedgpt generate --model=runs/caption --image=scan.png --question="Describe it." --beams=5 --no_repeat=3
     biomedgpt generate --model=runs/instruct --chat
 
 The model is a run, an imported model or a Hugging Face folder. Pictures and DICOM files are read; without --image a
@@ -19,6 +20,7 @@ from absl import flags
 from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.data.rows import BadRow, ImageBytes
 from biomedgpt_jax.data.source import Turn
+from biomedgpt_jax.eval.beam import Beams
 from biomedgpt_jax.eval.row_decode import Sampling
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs.assistant import Assistant, Manner, Request
@@ -30,6 +32,8 @@ from biomedgpt_jax.verbs.reader_flags import define_reader, open_reader
 
 EXAMPLE = 'biomedgpt generate --model=runs/small --image=scan.png --question="Which organ is shown?"'
 SEVERAL = ("image",)
+OF_BEAMS = ("length_penalty", "no_repeat", "min_length")
+SAMPLING = ("temperature", "top_p", "top_k", "seed")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -44,6 +48,10 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_float("top_p", 1.0, "Keep the likeliest words of this total.", flag_values=values)
     flags.DEFINE_integer("top_k", 0, "Keep so many words; 0: all.", flag_values=values)
     flags.DEFINE_integer("seed", 0, "For sampling.", flag_values=values)
+    flags.DEFINE_integer("beams", 0, "Search with so many beams; 0: none.", lower_bound=0, flag_values=values)
+    flags.DEFINE_float("length_penalty", 0.0, "Of --beams: power of the length that divides.", flag_values=values)
+    flags.DEFINE_integer("no_repeat", 0, "Of --beams: so many words stand once.", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("min_length", 1, "Of --beams: tokens of an answer.", lower_bound=0, flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
@@ -63,11 +71,11 @@ def run(values: flags.FlagValues) -> None:
     if values.image and not values.question:
         raise UsageError("--image belongs to --question; a questions file names its own, a chat takes /image PATH.")
     sampling = Sampling(values.temperature, values.top_k, values.top_p)
-    manner = Manner(sampling, values.max_new_tokens, (values.seed, 0))
+    manner, beams = Manner(sampling, values.max_new_tokens, (values.seed, 0)), _beams(values)
     rows = _rows(values)
     reader = open_reader(values, EXAMPLE)
     with sure_ctrl_c() as check:
-        assistant = Assistant(reader, min(values.batch_rows, max(1, len(rows))), between=check)
+        assistant = Assistant(reader, min(values.batch_rows, max(1, len(rows))), between=check, beams=beams)
         if values.chat:
             chat(Conversation(assistant, manner))
         elif len(rows) == 1 and isinstance(rows[0], Asked) and values.question and not values.out:
@@ -76,6 +84,19 @@ def run(values: flags.FlagValues) -> None:
             with progress() as advance:
                 answered = answer_rows(assistant, rows, manner, advance)
                 write_rows(answered, len(rows), Path(values.out) if values.out else None)
+
+
+def _beams(values: flags.FlagValues) -> Beams | None:
+    """Raises UsageError for settings of beams without them, or of sampling with them."""
+    said = "--beams does not draw; leave out" if values.beams else "--beams=N is missing for"
+    for name in SAMPLING if values.beams else OF_BEAMS:
+        if values[name].value != values[name].default:
+            raise UsageError(f"{said} --{name}.")
+    if not values.beams:
+        return None
+    if values.min_length > values.max_new_tokens:
+        raise UsageError(f"--min_length={values.min_length} is more than --max_new_tokens={values.max_new_tokens}.")
+    return Beams(values.beams, values.length_penalty, values.no_repeat, values.min_length)
 
 
 def _rows(values: flags.FlagValues) -> list[Asked | BadRow]:

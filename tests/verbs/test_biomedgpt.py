@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +133,7 @@ def test_a_run_is_asked_by_scores_and_by_trie(small, prepared_data, raw_data, tm
     shutil.copy(next(raw_data.rglob("4.png")), tmp_path)
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     answered = tmp_path / "answers.jsonl"
-    generate = ("generate", f"--model={small.folder}", "--max_new_tokens=3")
+    generate = ("generate", f"--model={small.folder}", "--max_new_tokens=3", "--beams=4")  # more than answers
     called = biomedgpt(*generate, f"--questions={tmp_path / 'asked.jsonl'}", f"--out={answered}")
     assert_refused(called, 1, "1 of 2 questions", "no.png")
     rows = [json.loads(line) for line in answered.read_text().splitlines()]
@@ -229,5 +229,9 @@ def test_it_is_served_and_talks_as_it_answers_a_file_of_questions(small, raw_dat
 
 def test_prompts_are_not_padded_beyond_the_places_of_the_model():
     prompt = EncodedPair("long", np.zeros(1090, np.int32), np.zeros(3, np.int32), np.zeros(0, np.int32))
-    assert prompt_shapes([prompt], 1100) == [PairShape(1100, 32)]
-    assert prompt_shapes([prompt], 2048) == [PairShape(1152, 32)]
+    assert prompt_shapes([prompt], 1100, 40) == [PairShape(1100, 32)]
+    assert prompt_shapes([prompt], 2048, 40) == [PairShape(1152, 32)]
+    # The decoder has room behind it.
+    told = replace(prompt, given=np.zeros(1000, np.int32))
+    assert prompt_shapes([told], 1100, 80) == [PairShape(1100, 1020)]
+    assert prompt_shapes([told], 1100, 100) == [PairShape(1100, 1001)]

@@ -18,6 +18,7 @@ import pytest
 from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.data.rows import ImageFile
 from biomedgpt_jax.data.source import Turn
+from biomedgpt_jax.eval.beam import Beams
 from biomedgpt_jax.eval.row_decode import GREEDY, Sampling
 from biomedgpt_jax.verbs.assistant import Assistant, End, Manner, Request, readable, rounded
 from biomedgpt_jax.verbs.chat import Conversation, aloud, chat
@@ -81,6 +82,16 @@ def test_answers_in_a_batch_are_those_given_alone(talker, pictures):
     assert len({answer.text for answer in together}) == 6
     assert [answer.tokens for answer in together] == [4, 4, 2, 4, 4, 4]
     assert {answer.end for answer in together} == {End.LENGTH}
+
+
+def test_beams_find_whole_answers(talker, pictures):
+    """On the eight devices of the tests: one beam says what is said greedily, of several another text is likelier."""
+    prompts = [talker.prompt(asked("Is it red?", pictures[:1])), talker.prompt(asked("Yes?"))]
+    one, several = (Assistant(talker.reader, 4, beams=Beams(beams, 0.0, 0, 1)) for beams in (1, 3))
+    greedy = talker.answer(prompts)
+    assert one.answer(prompts) == greedy and {said.end for said in greedy} == {End.LENGTH}
+    found = several.answer(prompts)
+    assert all(said.text and said.tokens <= 4 for said in found) and found != greedy
 
 
 def test_an_answer_ends_before_a_stop_text_and_shows_none_of_it(talker, pictures):
@@ -210,6 +221,10 @@ def test_ways_to_ask_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "q.jsonl").write_text("\n")
     assert_refused(biomedgpt("generate", model, f"--questions={tmp_path}/q.jsonl"), 1, "q.jsonl holds no row")
     assert_refused(biomedgpt("generate", model, "--question= "), 2, "--question is empty")
+    ask = ("generate", model, "--question=a")
+    assert_refused(biomedgpt(*ask, "--no_repeat=3"), 2, "--beams=N is missing for --no_repeat")
+    assert_refused(biomedgpt(*ask, "--beams=2", "--top_k=3"), 2, "--beams does not draw; leave out --top_k")
+    assert_refused(biomedgpt(*ask, "--beams=2", "--min_length=200"), 2, "more than --max_new_tokens=128")
     assert_refused(
         biomedgpt("generate", model, "--question=a", f"--out={tmp_path}"), 2, "is a folder, expected the name"
     )
