@@ -9,6 +9,7 @@ import pytest
 from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.sharding import MeshShape, make_mesh
 from biomedgpt_jax.data.biomedgpt_tokens import train_biomedgpt_tokens
+from biomedgpt_jax.data.errors import DataError
 from biomedgpt_jax.models.biomedgpt_config import biomedgpt_preset
 from biomedgpt_jax.verbs import command_line
 from biomedgpt_jax.verbs import train as train_verb
@@ -130,6 +131,20 @@ def test_what_is_left_out_is_told_and_listed(family, lost, odd, tmp_path):
     assert [row["sample"].rsplit("/", 1)[1] for row in rows] == ids
     if family == "biomedgpt":
         assert "the limits are 24 and 24" in rows[0]["reason"] and "closed list" in rows[1]["reason"]
+
+
+def test_questions_that_cannot_be_asked_are_listed(odd, tmp_path):
+    """Scores without them would be of another set, so that nothing is scored."""
+    named = (config(f"smoke_biomedgpt.py:data={odd}"), *SHORT, "--config.eval.split=train")
+    settings = command_line.parse(train_verb, [*named, "--config.data.on_overflow=skip"]).config
+    family, mesh = FAMILIES["biomedgpt"], make_mesh(MeshShape(**settings.mesh))
+    spec = family.spec(settings)
+    (scorer,) = family.data(settings, spec, mesh, tmp_path).scorers
+    refused = r"1 of 10 questions cannot be asked: sample train-long \(train.tsv row 9\).*scores.left_out.jsonl"
+    with pytest.raises(DataError, match=refused):
+        scorer(family.build(settings, spec), {}, tmp_path / "scores", {}, lambda what, done, total: None)
+    (row,) = map(json.loads, (tmp_path / "scores.left_out.jsonl").read_text().splitlines())
+    assert row["sample"] == "train-long (train.tsv row 9)" and "limits are 24 and 24" in row["reason"]
 
 
 def test_nothing_left_to_train_on_is_refused(odd, tmp_path):
