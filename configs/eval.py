@@ -34,7 +34,7 @@ def answering(instruct: str) -> dict[str, Any]:
         "pairs": {  # of a BiomedGPT; "" and 0: as its folder says
             "image_size": 0,
             "task": "",
-            "hint": "",
+            "hint": "",  # none: no metadata is told, though the model learned with some
             "words": "",
             "answers": "",  # a file with a closed list, an answer on each line, or a run's answers.json
             "open": False,  # any words, though the folder has a closed list

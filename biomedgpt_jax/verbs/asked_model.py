@@ -31,6 +31,8 @@ from biomedgpt_jax.verbs.scoring import Scorer, image_reader
 
 Ask = Callable[[Exam, Protocol, int, Path, Advance], None]
 
+NO_HINT = "none"  # as config.pairs.hint: no metadata is told, though the model learned with some
+
 
 @dataclass(frozen=True)
 class AskedModel:
@@ -92,6 +94,8 @@ def _pairs(values: flags.FlagValues, config: Config) -> AskedModel:
         raise UsageError("config.features: a BiomedGPT reads images; leave it empty.")
     beams = Beams(pairs.beams, pairs.length_penalty, pairs.no_repeat, pairs.min_length)
     said = {name: pairs[name] for name in ("image_size", "task", "hint", "words") if pairs[name]}
+    if pairs.hint == NO_HINT:
+        said["hint"] = ""
     loaded = load_pairs(folder, values.step, config.dtype, said, pairs.answers)
     facts = {"model": loaded.name, "model_hash": tree_hash(leaf_records(loaded.params)), "dtype": config.dtype}
     facts |= score_facts(folder)

@@ -84,6 +84,14 @@ def test_a_run_learns_keeps_its_average_and_is_scored(small):
     assert {json.loads(line)["prediction"] for line in _predictions(small.folder)} <= {"yes", "no"}
 
 
+def with_hint(run: Path, copy: Path) -> Path:
+    """The run as one that learned with metadata."""
+    shutil.copytree(run, copy)
+    said = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(said | {"hint": "answer_type"}))
+    return copy
+
+
 def _predictions(folder):
     return next(folder.glob("eval/step_2/*/predictions.jsonl")).read_text().splitlines()
 
@@ -120,9 +128,12 @@ def _last_step(folder):
 
 
 def test_a_run_is_asked_by_scores_and_by_trie(small, prepared_data, raw_data, tmp_path):
-    asked = ("eval", config(f"eval.py:data={prepared_data}"), f"--model={small.folder}", "--config.max_new_tokens=2")
+    run = with_hint(small.folder, tmp_path / "run")
+    asked = ("eval", config(f"eval.py:data={prepared_data}"), f"--model={run}", "--config.max_new_tokens=2")
     called = biomedgpt(*asked, f"--out={tmp_path / 'scored'}", "--config.pairs.method=candidates")
     assert called.code == 0, called
+    facts = json.loads((tmp_path / "scored" / "scores.json").read_text())["facts"]
+    assert (facts["hint"], facts["hinted"]) == ("answer_type", 2)
     rows = [json.loads(line) for line in (tmp_path / "scored" / "predictions.jsonl").read_text().splitlines()]
     assert {row["prediction"] for row in rows} <= {"yes", "no"} and len(rows) == 2
     for row in rows:  # its questions state their choices, and the likelier one was said
@@ -143,10 +154,12 @@ def test_a_run_is_asked_by_scores_and_by_trie(small, prepared_data, raw_data, tm
 
 def test_instructed_it_answers_in_any_words(small, prepared_data, tmp_path):
     """Neither its closed list nor the limits of its training hold; the prompt is the instruction."""
-    asked = ("eval", config(f"eval.py:data={prepared_data},instruct=vqa-yes-no/json"), f"--model={small.folder}")
-    called = biomedgpt(*asked, "--config.max_new_tokens=2", f"--out={tmp_path / 'o'}")
+    run = with_hint(small.folder, tmp_path / "run")
+    asked = ("eval", config(f"eval.py:data={prepared_data},instruct=vqa-yes-no/json"), f"--model={run}")
+    called = biomedgpt(*asked, "--config.max_new_tokens=2", "--config.pairs.hint=none", f"--out={tmp_path / 'o'}")
     assert called.code == 0 and "Alignment accuracy" in called.out, called
     scores = json.loads((tmp_path / "o" / "scores.json").read_text())
+    assert (scores["facts"]["hint"], scores["facts"]["hinted"]) == ("none", 0)
     assert scores["facts"]["task"] == "instruction" and "closed_list" not in scores["facts"]["decoding"]
     assert scores["facts"]["instructions"] == ["vqa-yes-no/json"] and scores["alignment"][0]["n"] == 2
     refused = biomedgpt(*asked, "--config.pairs.method=candidates", f"--out={tmp_path / 'p'}")
