@@ -51,7 +51,8 @@ def beams_attention(
     """As `biased_attention` for one query of each beam; all beams of a row read the same keys and values."""
     scores = jnp.einsum("bmhk,bhtk->bhmt", q, keys, preferred_element_type=jnp.float32) * scale
     weights = _softmax(scores + bias.swapaxes(1, 2), mask[:, None, None])
-    return jnp.einsum("bhmt,bhtk->bmhk", weights.astype(values.dtype), values).astype(q.dtype)
+    found = jnp.einsum("bhmt,bhtk->bhmk", weights.astype(values.dtype), values)
+    return found.swapaxes(1, 2).astype(q.dtype)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, mask: jax.Array, scale: float) -> jax.Array:

@@ -10,9 +10,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from biomedgpt_jax.core.module import Initializer, Turned, param
-from biomedgpt_jax.core.sharding import is_split, shard
+from biomedgpt_jax.core.sharding import is_split, shard, target_platform
 
 Axes = tuple[str | None, ...]
+
+FEW_ROWS = 16
 
 
 class Linear(nnx.Module):
@@ -72,10 +74,23 @@ def contract(
         # One leading axis: over two, XLA's CPU backend makes the kernel's gradient from transposed copies. To a TPU
         # or GPU it is the same product. Axes that are split over different devices must stay apart.
         x = x.reshape(-1, *x.shape[len(leading) :])
+        if axes == (1,) and 1 < len(x) <= FEW_ROWS and target_platform() == "cpu":
+            return _few_rows(x, kernel, accumulate).reshape(*leading, -1)
     first = x.ndim - len(axes)
     dimensions = ((tuple(range(first, x.ndim)), axes), ((), ()))
     y = jax.lax.dot_general(x, kernel, dimensions, preferred_element_type=accumulate)
     return y.reshape(*leading, *y.shape[first:])
+
+
+def _few_rows(x: Float[Array, "r i"], kernel: Float[Array, "o i"], accumulate: DTypeLike | None) -> Float[Array, "r o"]:
+    """The kernel against rows that are padded to a power of two.
+
+    So XLA's CPU backend is fastest: of 8 rows and [14848 3072] in 15 ms, where rows against the kernel take 21. The
+    barrier keeps it from turning the product back.
+    """
+    rows = jnp.pad(x, ((0, (1 << (len(x) - 1).bit_length()) - len(x)), (0, 0)))
+    y = jax.lax.dot_general(kernel, rows, (((1,), (1,)), ((), ())), preferred_element_type=accumulate)
+    return jax.lax.optimization_barrier(y).T[: len(x)]
 
 
 def torch_uniform(fan_in: int) -> Initializer:
