@@ -21,9 +21,8 @@ from biomedgpt_jax.core.placing import spread
 from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Batch, ModelFns, Params
 from biomedgpt_jax.eval.decode import Decoded, Limits, Prompts, check_finite, check_room
+from biomedgpt_jax.eval.largest import largest
 from biomedgpt_jax.eval.trie_decode import TrieTable
-
-_GROUP = 64
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def _extend(
     broken = (jnp.isnan(gains[:, 0]).reshape(b, k) & (state.sums > -jnp.inf)).any(-1) & ~state.done
     gains = _block(state, gains, batch, limits, beams, stops)
     # As many may end in each stop word as there are beams, so that beams are left.
-    sums, index = _largest(
+    sums, index = largest(
         (state.sums[..., None] + gains.reshape(b, k, v)).reshape(b, -1), beams.beams * (len(stops) + 1)
     )
     beam, word = index // v, index % v  # b m
@@ -234,30 +233,6 @@ def _note(state: _State, sums: jax.Array, beam: jax.Array, ends: jax.Array, beam
         state.found.scores.at[rows, slot].set(scores, mode="drop"),
     )
     return found, jnp.minimum(state.count + ended.sum(1), k)
-
-
-def _largest(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """The `count` largest of each row [b n] with their places, -inf where there are fewer.
-
-    They lie in the groups with the `count` largest maxima, so that few values are compared with one another.
-    """
-    b, n = values.shape
-    room = -(-max(n, count) // _GROUP) * _GROUP - n
-    groups = jnp.pad(values, ((0, 0), (0, room)), constant_values=-jnp.inf).reshape(b, -1, _GROUP)
-    _, best = _top(groups.max(-1), min(count, groups.shape[1]))
-    best = jnp.sort(best, axis=1)  # so that of equal values the first is taken
-    largest, places = _top(jnp.take_along_axis(groups, best[..., None], 1).reshape(b, -1), count)
-    places = jnp.take_along_axis(best, places // _GROUP, 1) * _GROUP + places % _GROUP
-    return largest, places.clip(max=n - 1)
-
-
-def _top(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Behind the barriers XLA's CPU backend cannot turn this and what reads it into a sort of all values.
-
-    They are two because XLA aborts where it decomposes a top_k (on several devices) whose whole result goes into one.
-    """
-    largest, places = jax.lax.top_k(values, count)
-    return jax.lax.optimization_barrier(largest), jax.lax.optimization_barrier(places)
 
 
 def _like(order: jax.Array, values: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ from biomedgpt_jax.core.errors import RunError
 from biomedgpt_jax.core.placing import spread
 from biomedgpt_jax.core.sharding import shard
 from biomedgpt_jax.core.types import Batch, ModelFns, Params
+from biomedgpt_jax.eval.largest import place_of_largest
 from biomedgpt_jax.eval.trie_decode import TrieTable
 
 Prompts = Mapping[str, Any]  # a Batch, or the same names with numpy arrays
@@ -103,7 +104,7 @@ def _generate(model: ModelFns, params: Params, batch: Batch, limits: Limits, tri
         finite &= ~jnp.isnan(logits).any(-1) | done
         if trie is not None:
             logits = jnp.where(trie.allowed(nodes, logits.shape[-1]), logits, -jnp.inf)
-        token = jnp.argmax(limits.bar(limits.exist(logits)), -1).astype(jnp.int32)
+        token = place_of_largest(limits.bar(limits.exist(logits)))
         if trie is not None:
             nodes = trie.follow(nodes, token)
         done |= jnp.isin(token, stops)

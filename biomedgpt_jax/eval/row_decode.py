@@ -18,6 +18,7 @@ from biomedgpt_jax.core.errors import UsageError
 from biomedgpt_jax.core.placing import spread
 from biomedgpt_jax.core.types import ModelFns, Params
 from biomedgpt_jax.eval.decode import Limits, Prompts, check_finite
+from biomedgpt_jax.eval.largest import place_of_largest
 from biomedgpt_jax.eval.trie_decode import TrieTable
 
 
@@ -198,7 +199,7 @@ def _follow(state: _State, logits: jax.Array, limits: Limits, settings: RowSetti
 def draw(logits: jax.Array, limits: Limits, settings: RowSettings, step: jax.Array) -> jax.Array:
     """The next token int32 [b] for float32 logits [b v], as each row's settings say."""
     logits = limits.bar(limits.exist(logits))
-    likeliest = jnp.argmax(logits, -1).astype(jnp.int32)
+    likeliest = place_of_largest(logits)
     if not settings.drawn:
         return likeliest
     v = logits.shape[-1]
