@@ -1,5 +1,6 @@
 """Reading a Hugging Face configuration without overlooking any of its attributes."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -118,11 +119,11 @@ def read_attributes(
     for name, values in fixed.items():
         if name in config and config[name] not in values:
             raise RunError(
-                f"{where}: {name} is {config[name]!r}, expected {' or '.join(repr(v) for v in values)}. "
+                f"{where}: {name} is {reprlib.repr(config[name])}, expected {' or '.join(repr(v) for v in values)}. "
                 "This variant is not implemented."
             )
     return {**defaults, **config}
 
 
 def _shown(config: Mapping[str, Any], names: list[str]) -> str:
-    return ", ".join(f"{name} = {config[name]!r}" for name in names) or "none"
+    return ", ".join(f"{name} = {reprlib.repr(config[name])}" for name in names) or "none"

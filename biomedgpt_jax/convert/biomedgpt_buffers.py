@@ -18,7 +18,8 @@ from biomedgpt_jax.models.biomedgpt_config import BiomedGptConfig
 
 COPIES = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
 VERSION = 3.0  # what both sides of a fairseq checkpoint state
-CODES_BEHIND = 1024  # the image position of places behind the last code
+# The image position of places behind the last code, and how many of them are stored, whatever else the sizes are.
+CODES_BEHIND, PLACES_BEHIND = 1024, 769
 # The table of a target's image positions has a row more in fairseq's files than in the Hugging Face form.
 _CODE_POSITIONS = "decoder.image_position_idx"
 _COUNTER = "num_batches_tracked"
@@ -114,7 +115,7 @@ def tables(config: BiomedGptConfig) -> dict[str, np.ndarray]:
     }
     rows, columns = np.divmod(np.arange(config.code_grid**2), config.code_grid)
     codes = rows * config.image_grid + columns + 1
-    behind = np.full(config.text_positions - 1 - codes.size, CODES_BEHIND)
+    behind = np.full(PLACES_BEHIND, CODES_BEHIND)
     return {**sides, _CODE_POSITIONS: np.concatenate([[0], codes, behind]).astype(np.int64)}
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from biomedgpt_jax.convert.attributes import LEGACY, read_attributes
 from biomedgpt_jax.convert.biomedgpt import EMBEDDING
 from biomedgpt_jax.convert.fairseq_options import is_training_option
+from biomedgpt_jax.convert.kinds import COUNT, FLAG, NUMBER, WORD, Kind, check_kinds
 from biomedgpt_jax.convert.source import Tensors
-from biomedgpt_jax.core.errors import RunError
+from biomedgpt_jax.core.errors import RunError, UsageError
 from biomedgpt_jax.models.biomedgpt_config import PRESETS, BiomedGptConfig
 
 Json = dict[str, Any]
@@ -83,6 +84,12 @@ _HF_SIZES = (
     "code_image_size",
     "attn_scale_factor",
 )
+_COUNTS = frozenset((*_FAIRSEQ_SIZES, *_HF_SIZES)) - {"resnet_type", "attn_scale_factor"} | {_STEM_WIDTH}
+_KINDS = {
+    "resnet_type": Kind("a word in quotes or null", lambda value: value is None or WORD.holds(value)),
+    "attn_scale_factor": Kind("a number above 0", lambda value: NUMBER.holds(value) and value > 0),
+    "token_bucket_size": Kind("a whole number, 2 or more", lambda value: COUNT.holds(value) and value > 1),
+}
 _HF_FIXED: dict[str, tuple[Any, ...]] = {
     "model_type": ("ofa",),
     "activation_function": ("gelu",),
@@ -162,17 +169,18 @@ def config_from_hf(config: Mapping[str, Any], where: str) -> BiomedGptConfig:
         fixed=_HF_FIXED | _HF_OFF,
         ignored=frozenset((*_HF_IGNORED, _BLOCKS, _STEM_WIDTH)),
     )
-    return replace(
-        _sized(found, where),
-        width=found["d_model"],
-        mlp_width=_same(found, "ffn_dim", where),
-        vocab_size=found["vocab_size"],
-        text_positions=found["max_position_embeddings"] + UNUSED_POSITIONS,
-        scale_attention=True,
-        scale_mlp=True,
-        scale_heads=True,
-        add_decoder_positions=False,
-    )
+    fields = {
+        **_sized(found, where),
+        "width": found["d_model"],
+        "mlp_width": _same(found, "ffn_dim", where),
+        "vocab_size": found["vocab_size"],
+        "text_positions": found["max_position_embeddings"] + UNUSED_POSITIONS,
+        "scale_attention": True,
+        "scale_mlp": True,
+        "scale_heads": True,
+        "add_decoder_positions": False,
+    }
+    return _model(fields, where)
 
 
 def hf_json(config: BiomedGptConfig, where: str) -> Json:
@@ -224,6 +232,8 @@ def fairseq_settings(config: BiomedGptConfig, where: str) -> Json:
 
 
 def _from_fairseq(found: Mapping[str, Any], vocab_size: int, where: str) -> BiomedGptConfig:
+    check_kinds(found, dict.fromkeys(_FAIRSEQ_SWITCHES, FLAG), where)
+    fields = _sized(found, where)
     width = _same(found, "embed_dim", where)
     for name in _WIDTHS:
         if found.get(name, width) != width:
@@ -231,17 +241,17 @@ def _from_fairseq(found: Mapping[str, Any], vocab_size: int, where: str) -> Biom
     source, target = found["max_source_positions"], found["max_target_positions"]
     if source != target:
         raise RunError(f"{where}: max_source_positions is {source}, max_target_positions {target}; expected the same.")
-    return replace(
-        _sized(found, where),
-        width=width,
-        mlp_width=_same(found, "ffn_embed_dim", where),
-        vocab_size=vocab_size,
-        text_positions=source + UNUSED_POSITIONS,
-        scale_attention=bool(found["scale_attn"]),
-        scale_mlp=bool(found["scale_fc"]),
-        scale_heads=bool(found["scale_heads"]),
-        add_decoder_positions=not found["disable_entangle"],
-    )
+    fields |= {
+        "width": width,
+        "mlp_width": _same(found, "ffn_embed_dim", where),
+        "vocab_size": vocab_size,
+        "text_positions": source + UNUSED_POSITIONS,
+        "scale_attention": found["scale_attn"],
+        "scale_mlp": found["scale_fc"],
+        "scale_heads": found["scale_heads"],
+        "add_decoder_positions": not found["disable_entangle"],
+    }
+    return _model(fields, where)
 
 
 def _saying(stated: Json, said: BiomedGptConfig, meant: BiomedGptConfig, form: str) -> Json:
@@ -255,26 +265,30 @@ def _saying(stated: Json, said: BiomedGptConfig, meant: BiomedGptConfig, form: s
     return stated
 
 
-def _sized(found: Mapping[str, Any], where: str) -> BiomedGptConfig:
-    """What both forms call by the same names."""
-    for name in set(found) & {*_FAIRSEQ_SIZES, *_HF_SIZES} - {"resnet_type", "attn_scale_factor"}:
-        if not isinstance(found[name], int) or found[name] < 1:
-            raise RunError(f"{where}: {name} is {found[name]!r}, expected a whole number above 0.")
-    blocks = RESNETS.get(found["resnet_type"]) or tuple(found.get(_BLOCKS) or ())
-    if len(blocks) != len(_BASE.stem_blocks):
+def _sized(found: Mapping[str, Any], where: str) -> Json:
+    """The fields that both forms state by the same names."""
+    check_kinds(found, {name: COUNT for name in found if name in _COUNTS} | _KINDS, where)
+    blocks = RESNETS.get(found["resnet_type"], found.get(_BLOCKS))
+    if not isinstance(blocks, list | tuple) or len(blocks) != 3 or not all(map(COUNT.holds, blocks)):
         raise RunError(f"{where}: resnet_type is {found['resnet_type']!r}, expected one of {', '.join(RESNETS)}.")
-    return replace(
-        _BASE,
-        heads=_same(found, "attention_heads", where),
-        encoder_layers=found["encoder_layers"],
-        decoder_layers=found["decoder_layers"],
-        stem_width=found.get(_STEM_WIDTH, _BASE.stem_width),
-        stem_blocks=blocks,
-        image_grid=found["image_bucket_size"],
-        code_grid=found["code_image_size"] // CODE_STRIDE,
-        text_buckets=found["token_bucket_size"],
-        position_scale=float(found["attn_scale_factor"]),
-    )
+    return {
+        "heads": _same(found, "attention_heads", where),
+        "encoder_layers": found["encoder_layers"],
+        "decoder_layers": found["decoder_layers"],
+        "stem_width": found.get(_STEM_WIDTH, _BASE.stem_width),
+        "stem_blocks": tuple(blocks),
+        "image_grid": found["image_bucket_size"],
+        "code_grid": found["code_image_size"] // CODE_STRIDE,
+        "text_buckets": found["token_bucket_size"],
+        "position_scale": float(found["attn_scale_factor"]),
+    }
+
+
+def _model(fields: Json, where: str) -> BiomedGptConfig:
+    try:
+        return replace(_BASE, **fields)
+    except UsageError as error:
+        raise RunError(f"{where}: {error}") from error
 
 
 def _sizes(config: BiomedGptConfig) -> Json:

@@ -49,18 +49,34 @@ def stand_in(module: str, name: str) -> Any | None:
 
 
 def plain(value: Any) -> Any:
-    """Namespaces and omegaconf containers as dicts and lists of plain values; what is neither, as None."""
+    """Namespaces and omegaconf containers as dicts and lists of plain values; what is neither, as None.
+
+    What stands in several places is made once, and what stands inside itself is None there.
+    """
+    return _plain(value, {})
+
+
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if id(value) not in done:
+        done[id(value)] = None
+        done[id(value)] = _content(value, done)
+    return done[id(value)]
+
+
+def _content(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, Kept):
         state = getattr(value, "state", None)
         if not isinstance(state, dict):  # an enumeration, a path, a number of numpy
             arguments = getattr(value, "arguments", ())
-            return plain(arguments[0]) if len(arguments) == 1 else None
+            return _plain(arguments[0], done) if len(arguments) == 1 else None
         for inside in ("_content", "_val"):  # of omegaconf's containers and values
             if inside in state:
-                return plain(state[inside])
-        return plain(state)
+                return _plain(state[inside], done)
+        return _plain(state, done)
     if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): _plain(each, done) for key, each in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(each) for each in value]
-    return value if isinstance(value, str | int | float | bool | None) else None
+        return [_plain(each, done) for each in value]
+    return None

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from biomedgpt_jax.convert.biomedgpt import FAIRSEQ_RULES, HF_RULES
-from biomedgpt_jax.convert.biomedgpt_settings import fairseq_settings
+from biomedgpt_jax.convert.biomedgpt_buffers import tables
+from biomedgpt_jax.convert.biomedgpt_settings import config_from_fairseq, config_from_hf, fairseq_settings
+from biomedgpt_jax.convert.fairseq_file import open_fairseq
 from biomedgpt_jax.convert.importer import import_folder
 from biomedgpt_jax.convert.mapping import theirs_shapes
 from biomedgpt_jax.convert.open_biomedgpt import CheckpointChoices
@@ -145,6 +148,10 @@ def test_an_average_that_is_not_there_or_not_whole_is_named(tmp_path, checkpoint
         ({"encoder_prompt": True}, r"encoder_prompt is True, expected"),
         ({"resnet_type": "resnet18"}, r"resnet_type is 'resnet18', expected one of resnet50"),
         ({"decoder_attention_heads": 6}, r"encoder_attention_heads is 3, decoder_attention_heads 6"),
+        ({"encoder_attention_heads": 8, "decoder_attention_heads": 8}, r"width of 12 does not divide into 8 heads"),
+        ({"scale_attn": "False"}, r"scale_attn is 'False', expected true or false"),
+        ({"attn_scale_factor": float("nan")}, r"attn_scale_factor is nan, expected a number above 0"),
+        ({"resnet_type": None, "resnet_blocks": [3, 4, "6"]}, r"resnet_type is None, expected one of resnet50"),
         ({"scale_heads": False}, r"not expected: decoder.layers.0.encoder_attn.c_attn"),
         (
             {"encoder_layers": 3, "encoder_ffn_embed_dim": 24, "decoder_ffn_embed_dim": 24},
@@ -157,6 +164,36 @@ def test_settings_that_do_not_fit_are_named(tmp_path, state, changed, message):
     file = save_checkpoint(tmp_path / "changed.pt", small, SMALL, **changed)
     with pytest.raises(RunError, match=message):
         import_folder(file)
+
+
+UNUSUAL = {"attn_scale_factor": 3.0, "token_bucket_size": 64, "image_bucket_size": 30, "code_image_size": 96}
+
+
+def test_no_size_is_taken_from_a_published_model(checkpoint):
+    """Heads that do not divide the width of base, and every number another than everywhere else."""
+    tensors = open_fairseq(checkpoint, averaged=False).tensors
+    sizes = replace(SMALL, width=20, heads=5)
+    stated = published.settings(sizes) | UNUSUAL | dict.fromkeys(("max_source_positions", "max_target_positions"), 2048)
+    stated |= dict.fromkeys(("scale_attn", "scale_fc", "disable_entangle"), False)
+    found = config_from_fairseq(stated, tensors, "small.pt")
+    expected = replace(
+        PRESETS["tiny"],
+        width=20,
+        heads=5,
+        mlp_width=20,
+        encoder_layers=2,
+        decoder_layers=1,
+        position_scale=3.0,
+        text_buckets=64,
+        image_grid=30,
+        code_grid=12,
+        text_positions=2050,
+    )
+    assert found == replace(expected, scale_attention=False, scale_mlp=False, add_decoder_positions=True)
+    assert (found.norm_eps, found.bucket_reach) == (1e-5, 1024)  # facts 3.5 and 3.7
+    stated = published.hf_config(sizes) | UNUSUAL | {"max_position_embeddings": 2048}
+    assert config_from_hf(stated, "config.json") == expected
+    assert len(tables(expected)["decoder.image_position_idx"]) == 1 + 12**2 + 769
 
 
 @pytest.mark.parametrize(
@@ -179,9 +216,11 @@ def test_copies_and_tables_must_be_what_the_model_computes_with(tmp_path, state,
 
 def test_a_setting_may_be_named_harmless(tmp_path, state):
     small = {key: tensor for key, tensor in state.items() if "bucket" not in key}
-    file = save_checkpoint(tmp_path / "changed.pt", small, SMALL, curious_option=3)
+    changed = {"curious_option": 3, "imagenet_default_mean_and_std": True}
+    file = save_checkpoint(tmp_path / "changed.pt", small, SMALL, **changed)
     imported = import_folder(file, choices=CheckpointChoices(harmless=("curious_option",)))
     assert imported.config.width == SMALL.width
+    assert imported.asking == {"image_size": 384, "pixels": "imagenet"}
 
 
 class DictConfig:
@@ -223,6 +262,13 @@ def test_a_hostile_checkpoint_is_refused_before_it_acts(tmp_path, monkeypatch, s
     with pytest.raises(RunError, match=r"asks for posix.mkdir.*can run code"):
         import_folder("hostile.pt")
     assert not (tmp_path / "trapped").exists()
+    inside = laughs = []
+    for _ in range(60):
+        laughs = [laughs, laughs]
+    inside.append(inside)
+    torch.save({"args": argparse.Namespace(laughs=laughs), "model": {"weight": torch.ones(1)}}, "laughs.pt")
+    with pytest.raises(RunError, match=r"laughs = \[\["):
+        import_folder("laughs.pt")
     torch.save({"weight": torch.ones(1)}, "bare.pt")
     with pytest.raises(
         RunError, match="expected a fairseq checkpoint, a dict with model and args or cfg; found weight"
