@@ -42,7 +42,7 @@ from biomedgpt_jax.data.writer import IMAGES, SAMPLES, NewImage, Shard, ShardWri
 Progress = Callable[[str, int, int | None], None]
 REQUEST = "request.json"
 BAD_ROWS = ".bad_rows.jsonl"  # beside the folder that would have been written: all rows that stopped it
-SHOWN = 20  # bad rows in the log
+SHOWN = 5  # bad rows in the log
 WINDOW = 256  # rows whose images are in memory at once
 log = logging.getLogger(__name__)
 

@@ -64,7 +64,7 @@ def test_operations(name: str, rgb: np.ndarray) -> None:
     assert (np.abs(weak - strong).max() > 0) == (moving or name in ("brightness", "sharpness"))
     assert np.array_equal(strong, rgb) == (name == "identity")
     again = [np.asarray(random_operations(image, 2, 7.0, np.random.default_rng(3))) for _ in range(2)]
-    assert np.array_equal(*again)
+    assert np.array_equal(again[0], again[1])
 
 
 @pytest.mark.parametrize(
