@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from biomedgpt_jax.convert.biomedgpt import FAIRSEQ_RULES, HF_RULES
-from biomedgpt_jax.convert.biomedgpt_buffers import IGNORED, Padded, check_buffers, check_copies
+from biomedgpt_jax.convert.biomedgpt import EMBEDDING, FAIRSEQ_RULES, HF_RULES
+from biomedgpt_jax.convert.biomedgpt_buffers import COPIES, IGNORED, Padded, check_buffers, check_copies
 from biomedgpt_jax.convert.biomedgpt_settings import config_from_fairseq, config_from_hf
 from biomedgpt_jax.convert.fairseq_file import open_fairseq
+from biomedgpt_jax.convert.joined import Joined
 from biomedgpt_jax.convert.mapping import Rule
 from biomedgpt_jax.convert.source import Tensors
 from biomedgpt_jax.core.errors import RunError
@@ -58,9 +59,14 @@ def open_checkpoint(path: Path, choices: CheckpointChoices) -> BiomedGptSource:
 def open_hf_folder(folder: Path, config: Mapping[str, Any], tensors: Tensors) -> BiomedGptSource:
     """A folder of OFA's form, from the content of its config.json and its tensors.
 
+    Of the embedding's three names safetensors may have kept any one.
+
     Raises:
         RunError: as `config_from_hf`; a table that is another than ours.
     """
+    kept = next((name for name in (EMBEDDING, *COPIES) if name in tensors), EMBEDDING)
+    if kept != EMBEDDING:
+        tensors = Joined((tensors, lambda key: EMBEDDING if key == kept else key))
     return _source(config_from_hf(config, str(folder / "config.json")), tensors, HF_RULES, str(folder))
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from biomedgpt_jax.convert.biomedgpt import FAIRSEQ_RULES, HF_RULES
 from biomedgpt_jax.convert.biomedgpt_buffers import tables
@@ -103,6 +104,13 @@ def test_the_hugging_face_form_holds_the_same(tmp_path, state, leaves):
     for path, leaf in leaves.items():
         assert found[path].dtype == leaf.dtype
         np.testing.assert_array_equal(found[path], leaf, err_msg=path)
+    # As safetensors keeps shared tensors: under one of their names.
+    others = ("encoder.embed_tokens.weight", "decoder.output_projection.weight")
+    once = {key: tensor for key, tensor in published.hf_state_dict(state).items() if key not in others}
+    (folder / "pytorch_model.bin").unlink()
+    save_file(once, folder / "model.safetensors")
+    table = dict(import_folder(folder).leaves)["embed/embedding"]
+    np.testing.assert_array_equal(table, leaves["embed/embedding"])
 
 
 def test_the_state_dict_of_a_torch_model_becomes_the_parameters_that_answer_like_it(tmp_path):
