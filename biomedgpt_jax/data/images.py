@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from biomedgpt_jax.data import dicom
 from biomedgpt_jax.data.errors import DataError
@@ -18,6 +18,7 @@ from biomedgpt_jax.data.limits import MAX_PIXELS, MAX_WORK_PIXELS, refuse_pixels
 
 STORED_AS_IS = ("JPEG", "PNG")
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+TURNED = 5  # EXIF orientations from here on lie on their side
 
 
 class Geometry(enum.Enum):
@@ -106,6 +107,13 @@ def open_image(
         raise DataError(
             f"{name}: not a readable image ({len(data)} bytes): {reason or type(reason).__name__}"
         ) from reason
+
+
+def upright_sides(data: bytes) -> tuple[int, int]:
+    """Width and height of a stored image as it is seen, from its header."""
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) >= TURNED else (width, height)
 
 
 def storable(data: bytes, name: str = "image") -> bytes:

@@ -3,7 +3,6 @@ is made when they are read.
 """
 
 import hashlib
-import io
 import json
 from collections import defaultdict
 from dataclasses import asdict, replace
@@ -11,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from biomedgpt_jax.data.augment import Augmentation, refuse_flips
 from biomedgpt_jax.data.biomedgpt_tokens import BiomedGptTokens
 from biomedgpt_jax.data.encoded import CHUNK, Progress, Rejected, check_rejected, rejected_for
 from biomedgpt_jax.data.errors import DataError
+from biomedgpt_jax.data.images import upright_sides
 from biomedgpt_jax.data.infilling import MOST_EMPTY
 from biomedgpt_jax.data.kept_folder import make_once
 from biomedgpt_jax.data.pair_encoding import EncodedPair
@@ -225,5 +224,4 @@ class _Listing:
 
 
 def _sides(split: PreparedSplit, image: int) -> tuple[int, int]:
-    with Image.open(io.BytesIO(split.image(image))) as opened:
-        return opened.size
+    return upright_sides(split.image(image))

@@ -9,7 +9,7 @@ from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from biomedgpt_jax.data.errors import DataError
-from biomedgpt_jax.data.images import Geometry, decode_rgb, load_square, storable, to_square
+from biomedgpt_jax.data.images import Geometry, decode_rgb, load_square, storable, to_square, upright_sides
 
 CLIP_BACKGROUND = (122, 116, 104)
 WHITE = (255, 255, 255)
@@ -97,6 +97,15 @@ def test_exif_rotation_is_applied():
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise
     upright = decode_rgb(encoded(image, "PNG", exif=exif), WHITE)
     np.testing.assert_array_equal(upright, np.rot90(picture(6, 4), -1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sides_are_those_of_the_upright_image(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(picture(6, 4)), "JPEG", exif=exif)
+    height, width, _ = decode_rgb(data, WHITE).shape
+    assert upright_sides(data) == (width, height)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
