@@ -5,12 +5,12 @@
     biomedgpt ledger --config=configs/biomedgpt.py:size=huge
 
 The numbers of pretrain, vqa, classify, caption, nli and summarise are those of the official scripts, for the batch of
-all their devices together; batch and image size depend on the model's size as there. `weights` is a folder made by
-`biomedgpt import`, which says the model; with those of tiny or medium say `size` too, or batch and pictures are base's.
-`size` alone (tiny, medium, base, large, huge) begins at random, which must be allowed. Ours, as nothing is published:
-everything of large and huge but their sizes (they take base's settings), and all of instruct (one epoch over a mixture,
-free-form prompts, open answers). `hardware=v5e-16` lays the run out for that slice. Pre-training mixes pairs, texts,
-image codes and detection, published 8:2:1:1:
+all their devices together (pretrain's is that of tiny); batch and image size depend on the model's size as there.
+`weights` is a folder made by `biomedgpt import`, which says the model; with those of tiny or medium say `size` too, or
+batch and pictures are base's. `size` alone (tiny, medium, base, large, huge) begins at random, which must be allowed.
+Ours, as nothing is published: everything of large and huge but their sizes (they take base's settings), and all of
+instruct (one epoch over a mixture, free-form prompts, open answers). `hardware=v5e-16` lays the run out for that slice.
+Pre-training mixes pairs, texts, image codes and detection, published 8:2:1:1:
 
     --config.data.paths="('P','T','C','D')" --config.data.weights="(8.0,2.0,1.0,1.0)"
 """

@@ -80,7 +80,8 @@ _OF_ORDER = (
 
 
 def check(config: Config) -> None:
-    check_counts(config, ("data.source_tokens", "data.target_tokens", "model.image_size", "eval.beams"))
+    check_counts(config, ("data.source_tokens", "data.source_buckets", "data.target_tokens"))
+    check_counts(config, ("model.image_size", "eval.beams"))
     check_not_negative(config, ("model.vocab_size", "model.text_positions", "loss.drop_after", "data.answer_tokens"))
     check_not_negative(config, ("eval.no_repeat", "eval.min_length"))
     check_shares(config, ("model.dropout", "model.drop_path", "loss.label_smoothing", "loss.drop_worst", "data.noise"))

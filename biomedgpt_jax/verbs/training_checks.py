@@ -76,9 +76,11 @@ def check_model_settings(config: Config) -> None:
 
 
 def check_counts(config: Config, keys: Iterable[str]) -> None:
-    """Raises UsageError for a setting that is no number of 1 or more."""
+    """Raises UsageError for a setting that is no number of 1 or more, or a tuple with one that is not."""
     for key in keys:
-        _check_number(key, _value(config, key), "1 or more", lambda number: number >= 1)
+        value = _value(config, key)
+        for number in value if isinstance(value, tuple) else (value,):
+            _check_number(key, number, "1 or more", lambda number: number >= 1)
 
 
 def check_not_negative(config: Config, keys: Iterable[str]) -> None:

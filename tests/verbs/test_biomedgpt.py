@@ -172,6 +172,8 @@ def test_instructed_it_answers_in_any_words(small, prepared_data, tmp_path):
         (("--config.model.image_size=40",), "expected a multiple of 16 up to 672"),
         (("--config.model.vocab_size=300",), "the model 300"),
         (("--config.data.source_tokens=2000",), "has 1024 text positions"),
+        (("--config.data.source_buckets=(8,'a')",), "config.data.source_buckets = 'a': expected 1 or more"),
+        (("--config.eval.min_length=40",), "min_length = 40 is more than max_new_tokens = 32"),
         (("--config.data.task=vqaa",), "Did you mean 'vqa'?"),
         (("--config.init.random=False",), "No weights for the model"),
         (("--config.data.answers=", "--config.eval.method=candidates"), "scores a closed list"),
