@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "convert": {"core", "layers", "models", "checkpoint"},
 }
 COMPOSITION = {"verbs", "__main__"}
-DECODING = {f"eval/{name}.py" for name in ("beam", "candidates", "decode", "row_decode", "trie_decode")}
+DECODING = {f"eval/{name}.py" for name in ("beam", "candidates", "decode", "largest", "row_decode", "trie_decode")}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 

@@ -14,7 +14,7 @@ from biomedgpt_jax.core.sharding import is_split, shard, target_platform
 
 Axes = tuple[str | None, ...]
 
-FEW_ROWS = 16
+FEW_ROWS = 8
 
 
 class Linear(nnx.Module):

@@ -8,7 +8,7 @@ import pytest
 from biomedgpt_jax.layers.linear import FEW_ROWS, contract
 
 
-@pytest.mark.parametrize("leading", [(1,), (2,), (5,), (8,), (3, 4), (FEW_ROWS,), (FEW_ROWS + 1,)])
+@pytest.mark.parametrize("leading", [(1,), (2,), (5,), (2, 3), (FEW_ROWS,), (FEW_ROWS + 1,)])
 def test_rows_times_a_turned_matrix(leading: tuple[int, ...]):
     keys = jax.random.split(jax.random.key(0))
     x, kernel = jax.random.normal(keys[0], (*leading, 6)), jax.random.normal(keys[1], (9, 6))
