@@ -9,7 +9,8 @@ all their devices together (pretrain's is that of tiny); batch and image size de
 `weights` is a folder made by `biomedgpt import`, which says the model; with those of tiny or medium say `size` too, or
 batch and pictures are base's. `size` alone (tiny, medium, base, large, huge) begins at random, which must be allowed.
 Ours, as nothing is published: everything of large and huge but their sizes (they take base's settings), and all of
-instruct (one epoch over a mixture, free-form prompts, open answers). `hardware=v5e-16` lays the run out for that slice.
+instruct (one epoch over a mixture, free-form prompts, open answers). `hardware=v5e-16` lays the run out for that slice,
+best with `size`: a model that a chip holds easily is not split.
 Pre-training mixes pairs, texts, image codes and detection, published 8:2:1:1:
 
     --config.data.paths="('P','T','C','D')" --config.data.weights="(8.0,2.0,1.0,1.0)"
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 from ml_collections import ConfigDict
 
+from biomedgpt_jax.models.biomedgpt_config import PUBLISHED_PARAMETERS
 from biomedgpt_jax.verbs.command_line import Config
 from biomedgpt_jax.verbs.config_args import choose, parse_args
 from biomedgpt_jax.verbs.hardware import mesh_for
@@ -97,7 +99,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.eval.max_new_tokens = MOST_SAID.get(task, config.eval.max_new_tokens)
     config.eval.paths = (args["eval"],) if args["eval"] else ()
     if args["hardware"]:
-        config.mesh = ConfigDict(mesh_for(args["hardware"], config.train.batch_rows))
+        parameters = PUBLISHED_PARAMETERS.get(args["size"])
+        config.mesh = ConfigDict(mesh_for(args["hardware"], config.train.batch_rows, parameters))
     return config
 
 

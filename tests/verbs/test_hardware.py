@@ -5,6 +5,7 @@ import math
 import pytest
 
 from biomedgpt_jax.core.topology import parse
+from biomedgpt_jax.models.biomedgpt_config import PUBLISHED_PARAMETERS
 from biomedgpt_jax.verbs import command_line, ledger
 from biomedgpt_jax.verbs.hardware import mesh_for
 from tests.command import biomedgpt, config
@@ -31,6 +32,28 @@ def test_a_slice_has_a_mesh(hardware, rows, expected):
     assert tuple(mesh.values()) == expected and tuple(mesh) == ("data", "fsdp", "tensor", "context")
     assert math.prod(expected) == parse(hardware).devices
     assert rows % (mesh["data"] * mesh["fsdp"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "hardware", "expected"),
+    [
+        ("base", "v5e-16", (16, 1)),  # 3.4 GiB of 15.75
+        ("large", "v5e-16", (4, 4)),  # 8.8 GiB
+        ("huge", "v5e-16", (2, 8)),  # 17.3 GiB
+        ("huge", "v6e-16", (4, 4)),  # of 31.25
+        ("huge", "2xv5e-16", (4, 8)),
+        ("huge", "v5e-4", (1, 4)),  # more than the share, on all there are
+    ],
+)
+def test_a_small_model_is_not_split_thinly(size, hardware, expected):
+    mesh = mesh_for(hardware, 256, PUBLISHED_PARAMETERS[size])
+    assert (mesh["data"], mesh["fsdp"]) == expected and math.prod(mesh.values()) == parse(hardware).devices
+
+
+def test_a_size_of_biomedgpt_says_how_far_it_is_split(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["biomedgpt"])
+    found = command_line.parse(ledger, [config("biomedgpt.py:task=vqa,size=large,hardware=v5e-16,rows=256")]).config
+    assert dict(found.mesh) == {"data": 4, "fsdp": 4, "tensor": 1, "context": 1}
 
 
 def test_a_configuration_names_its_hardware(monkeypatch):
