@@ -193,7 +193,7 @@ WRONG_TRAININGS = [
     (["--config.data.split=valid"], 1, "has no split 'valid'; it has test, train"),
     (["--config.data.weights=(1.0, 2.0)"], 2, "config.data.weights has 2 numbers for 1 config.data.paths"),
     (["--config.data.on_overflow=cut"], 2, "config.data.on_overflow = 'cut': expected one of error, skip, truncate"),
-    (["--config.data.row_tokens=64"], 1, "tiny:train s0: "),
+    (["--config.data.row_tokens=64"], 1, "tiny:train s0 (train.json row 1): "),
     (["--config.data.row_tokens=64"], 1, "tokens and 1 images, but a row holds 64 and 1; 8 of 8 samples are too large"),
     (["--config.data.image_slots=0"], 1, "1 images, but a row holds 160 and 0"),
     (["--config.train.batch_rows=12"], 2, "batch_rows = 12 does not divide by 8, mesh data=1 * fsdp=8"),
