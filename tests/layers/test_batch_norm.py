@@ -84,7 +84,7 @@ def test_gradients_pass_through_the_statistics_of_the_batch():
     x = torch.tensor(IMAGES).requires_grad_()
     torch.sin(norm(x.permute(0, 3, 1, 2))).sum().backward()
     of_ours = MODEL.init(jax.random.key(0))
-    total = lambda x: jnp.sum(jnp.sin(MODEL.bind(of_ours)(x, live(BatchNorm.SYNCED, jnp.ones(8)))[0]))  # noqa: E731
+    total = lambda x: jnp.sum(jnp.sin(MODEL.bind(of_ours)(x, live(BatchNorm.SYNCED, jnp.ones(8)))[0]))  # noqa: E731 (one line)
     same(jax.jit(jax.grad(total))(IMAGES), x.grad.numpy())
 
 

@@ -89,7 +89,7 @@ def test_each_part_equals_that_of_torch():
         bias = ours.encoder._bias(source.positions, patches, words.shape[1])
         found |= {"encoder": source.hidden, "absolute": bias.absolute}
         for number in range(it.config.encoder_layers):
-            layer = jax.tree.map(lambda leaf: leaf[number], ours.encoder.layers)  # noqa: B023
+            layer = jax.tree.map(lambda leaf: leaf[number], ours.encoder.layers)  # noqa: B023 (called at once)
             found[f"bias{number}"] = layer.bias(bias)
         target = ours.embed(batch["tokens"], jnp.float32)
         return found | {"decoder": ours.decoder(target, source, None, remat=Remat.NONE)}, source.mask
